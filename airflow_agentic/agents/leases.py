@@ -1,0 +1,60 @@
+"""Keeps leases alive while an agent works."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from airflow_agentic.errors import AgenticError, StaleLease
+from airflow_agentic.messaging.delivery import Delivery
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseRenewer:
+    """Context manager: extends the leases of ``deliveries`` each third of ``lease`` in a thread.
+
+    A renewal that fails is tried again at the next tick; a lease that is lost is left alone, and the later ack
+    says so.
+
+    Args:
+        deliveries: What to keep.
+        lease: How long each renewal lasts.
+        beat: Called at each tick; the agent's sign of life.
+    """
+
+    def __init__(self, deliveries: Sequence[Delivery], lease: timedelta, beat: Callable[[], None]) -> None:
+        self._deliveries = list(deliveries)
+        self._lease = lease
+        self._beat = beat
+        self._interval = lease.total_seconds() / 3
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="agentic-lease-renewer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._interval):
+            for delivery in list(self._deliveries):
+                try:
+                    delivery.extend(self._lease)
+                except StaleLease:
+                    self._deliveries.remove(delivery)
+                    _log.warning(
+                        "the lease of delivery %s was lost while working on it", delivery.delivery_id
+                    )
+                except AgenticError as error:
+                    _log.warning("the lease of delivery %s was not renewed: %s", delivery.delivery_id, error)
+            self._beat()

@@ -1,0 +1,62 @@
+"""What surrounds every command: quiet logs, one-line errors, and Airflow's own record of what people did."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+from airflow.utils.cli import action_cli, suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from airflow_agentic.cli.output import clean
+from airflow_agentic.errors import AgenticError
+
+Command = Callable[[Namespace], None]
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
+
+
+def command(run: Command) -> Command:
+    """Make a function a command: logs stay out of its output, and an error of ours ends it with one line.
+
+    Raises:
+        SystemExit: With the text of the error; the exit code is 1.
+    """
+    quiet: Command = suppress_logs_and_warning(providers_configuration_loaded(run))
+
+    @functools.wraps(run)
+    def wrapper(args: Namespace) -> None:
+        with _readable_ends():
+            quiet(args)
+
+    return wrapper
+
+
+def recorded(run: Command) -> Command:
+    """Enter the command in Airflow's audit log, as Airflow does with its own interventions.
+
+    With ``--store-url`` nothing is entered: such a call must work without Airflow's metadata database.
+    """
+    logged: Command = action_cli(check_db=False)(run)
+
+    @functools.wraps(run)
+    def wrapper(args: Namespace) -> None:
+        (run if args.store_url else logged)(args)
+
+    return wrapper
+
+
+@contextlib.contextmanager
+def _readable_ends() -> Iterator[None]:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that has no letter for something in the data must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except AgenticError as error:
+        raise SystemExit("error: " + _PASSWORD.sub(r"\1***@", clean(error))) from None

@@ -1,0 +1,138 @@
+"""``airflow agentic dead-letters``: what nobody could handle, why, and another chance for it."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.utils.platform import getuser
+
+from airflow_agentic.cli.access import opened, store_options
+from airflow_agentic.cli.command import command, recorded
+from airflow_agentic.cli.deliveries import as_data, as_dead_row, attempt, due, unknown_mailbox
+from airflow_agentic.cli.output import count, exact, fields, iso, listing, note, pretty, shorten, single, span
+from airflow_agentic.errors import InvalidMessage, MessageNotFound
+from airflow_agentic.messaging import DeliveryRecord, DeliveryState, MessageBus
+from airflow_agentic.messaging.ports import DeliveryQuery
+
+_WIDTH = 60
+
+
+@command
+def list_dead_letters(args: Namespace) -> None:
+    """List dead letters, oldest first."""
+    with opened(args) as store:
+        found = store.bus.dead_letters(args.mailbox, limit=args.limit)
+        total = _dead(store.bus, args.mailbox)
+        remark = unknown_mailbox(store.bus, args.mailbox) if args.mailbox else None
+    now = datetime.now(UTC)
+    listing(
+        args.output, [as_data(record) for record in found], [as_dead_row(record, now) for record in found]
+    )
+    if remark:
+        note(remark)
+    elif total > len(found):
+        note(f"showing the oldest {len(found):,} of {total:,}; --limit shows more")
+
+
+@command
+def show_dead_letter(args: Namespace) -> None:
+    """Show one delivery in full, and how to redrive it."""
+    with opened(args) as store:
+        found = store.bus.find(DeliveryQuery(ids=(args.delivery_id,), limit=1))
+    if not found:
+        raise MessageNotFound(
+            f"this store has no delivery {args.delivery_id}. `airflow agentic dead-letters list"
+            f"{store_options(args)}` shows what there is."
+        )
+    record, now = found[0], datetime.now(UTC)
+    redrive = _redrive_command(args) if record.state is DeliveryState.DEAD else None
+    single(args.output, {**as_data(record), "redrive": redrive}, lambda: _lines(record, redrive, now))
+
+
+@command
+@recorded
+def redrive_dead_letters(args: Namespace) -> None:
+    """Make dead letters ready again, and print which."""
+    if bool(args.delivery_ids) == bool(args.mailbox):
+        raise InvalidMessage("name what to redrive: numbers of deliveries, or --mailbox; one of the two")
+    with opened(args) as store:
+        if args.mailbox and not args.yes and sys.stdin.isatty():
+            _confirm(_dead(store.bus, args.mailbox), args.mailbox)
+        ids = store.bus.redrive(
+            args.delivery_ids or None,
+            actor=args.actor or getuser(),
+            reason=args.reason,
+            mailbox=args.mailbox,
+        )
+        found = store.bus.find(DeliveryQuery(ids=tuple(ids), limit=max(1, len(ids))))
+        remark = unknown_mailbox(store.bus, args.mailbox) if args.mailbox else None
+    listing(args.output, [as_data(record) for record in found], map(_redriven_row, found))
+    note(remark or f"redriven: {count(len(ids), 'dead letter')}")
+
+
+def _dead(bus: MessageBus, mailbox: str | None) -> int:
+    return bus.stats(mailbox).dead if mailbox else sum(stats.dead for stats in bus.mailboxes())
+
+
+def _confirm(number: int, mailbox: str) -> None:
+    if not number:
+        return
+    note(f"Redrive {count(number, 'dead letter')} of mailbox {mailbox!r}? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise SystemExit("nothing was redriven")
+
+
+def _redrive_command(args: Namespace) -> str:
+    return f"airflow agentic dead-letters redrive {args.delivery_id} --reason 'why'{store_options(args)}"
+
+
+def _redriven_row(record: DeliveryRecord) -> dict[str, object]:
+    message = record.message
+    return {
+        "delivery": record.delivery_id,
+        "mailbox": record.mailbox,
+        "state": record.state,
+        "redrives": record.redrives,
+        "message": shorten(message.id, _WIDTH) if message else "(unreadable)",
+        "source": shorten(message.source, _WIDTH) if message else "",
+    }
+
+
+def _lines(record: DeliveryRecord, redrive: str | None, now: datetime) -> Iterator[str]:
+    since = span((now - record.updated_at).total_seconds())
+    when = due(record, now)
+    yield from fields(
+        {
+            "Delivery": record.delivery_id,
+            "Mailbox": record.mailbox,
+            "State": f"{record.state}{', ' + when if when else ''}, since {iso(record.updated_at)} ({since})",
+            "Attempts": attempt(record),
+            "Redrives": record.redrives,
+            "Reason": record.reason or "(none)",
+        }
+    )
+    yield "Message"
+    yield from _envelope(record)
+    yield "History (failures and interventions, oldest first)"
+    for entry in record.history:
+        yield f"  {iso(entry.at)}  {entry.event}  attempt {entry.attempt}  {entry.actor}  {entry.detail}"
+    if not record.history:
+        yield "  (none)"
+    if redrive:
+        yield "Give it another chance"
+        yield f"  {redrive}"
+
+
+def _envelope(record: DeliveryRecord) -> Iterator[str]:
+    message = record.message
+    if message is None:
+        yield "  cannot be read by this version; see the reason"
+        return
+    values: dict[str, Any] = message.model_dump(exclude={"data"}, exclude_none=True)
+    yield from fields({**values, "time": exact(message.time)}, "  ")
+    yield "  data"
+    yield from pretty(message.data, "    ")

@@ -1,0 +1,70 @@
+"""``airflow agentic doctor``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+
+from airflow_agentic.cli.access import find_target, sqlite_file, store_options
+from airflow_agentic.cli.checks import Finding, Result, examined, installation, storage, work
+from airflow_agentic.cli.command import command
+from airflow_agentic.cli.output import count, listing, say
+from airflow_agentic.errors import AgenticError
+from airflow_agentic.runtime import StoreTarget
+
+_INDENT = 9
+
+
+@command
+def examine(args: Namespace) -> None:
+    """Look at the installation, the store and the work in it; exit 1 if something fails."""
+    findings = [*installation.findings(), *_store(args)]
+    if args.output == "table":
+        say(*_lines(findings))
+    else:
+        listing(args.output, [asdict(finding) for finding in findings], map(asdict, findings))
+    if any(finding.result is Result.FAIL for finding in findings):
+        raise SystemExit(1)
+
+
+def _store(args: Namespace) -> list[Finding]:
+    try:
+        target = find_target(args)
+    except AgenticError as error:
+        return [Finding("store", Result.FAIL, str(error))]
+    findings = [examined("store", partial(storage.location, target))]
+    path = sqlite_file(target)
+    if path is not None:
+        findings.append(examined("file system", partial(storage.filesystem, path)))
+        findings.append(examined("disk", partial(storage.disk, path)))
+        if findings[0].result is Result.WARNING:
+            return [*findings, examined("writable", partial(storage.directory, path))]
+    opening = examined("schema and write access", partial(storage.schema_of, target))
+    findings.append(opening)
+    if opening.result is Result.OK:
+        findings.extend(_work(target, store_options(args)))
+    return findings
+
+
+def _work(target: StoreTarget, options: str) -> list[Finding]:
+    with target.open() as store:
+        return [
+            examined("dead letters", partial(work.dead_letters, store, options)),
+            examined("leases", partial(work.leases, store, options)),
+            examined("agents", partial(work.agents, store, options)),
+        ]
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield f"{finding.result:<{_INDENT}}{finding.check}: {finding.text}"
+        if finding.way_out:
+            yield f"{'':<{_INDENT}}-> {finding.way_out}"
+    failed = sum(finding.result is Result.FAIL for finding in findings)
+    warned = sum(finding.result is Result.WARNING for finding in findings)
+    if failed or warned:
+        yield f"{count(len(findings), 'check')}: {failed} FAIL, {count(warned, 'warning')}"
+    else:
+        yield f"{count(len(findings), 'check')}, all ok"

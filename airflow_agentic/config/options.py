@@ -1,0 +1,117 @@
+"""The one table of options of section ``[agentic]``.
+
+It feeds the provider info (Airflow's own configuration reference and ``airflow config``), the settings and
+the docs. Only the standard library may be imported here: Airflow reads it before its configuration exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SECTION = "agentic"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of ``[agentic]``.
+
+    Attributes:
+        key: Name in ``airflow.cfg``; the environment variable is ``AIRFLOW__AGENTIC__<KEY>``.
+        type: ``string``, ``integer`` or ``float``.
+        default: Value when nothing sets it.
+        text: What it does, with its unit.
+        example: A value that somebody might set.
+        minimum: Smallest value allowed, for numbers.
+    """
+
+    key: str
+    type: Literal["string", "integer", "float"]
+    default: str | int | float
+    text: str
+    example: str | None = None
+    minimum: float | None = None
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "store_url",
+        "string",
+        "",
+        "Store of messages and agents, used when no Airflow connection is named. "
+        "Empty means the embedded SQLite file agentic.db under AIRFLOW_HOME.",
+        example="sqlite:////var/lib/airflow/agentic.db",
+    ),
+    Option(
+        "max_message_bytes",
+        "integer",
+        1_048_576,
+        "Largest encoded message, in bytes. A larger one is refused when it is sent.",
+        example="262144",
+        minimum=1_024,
+    ),
+    Option(
+        "lease_seconds",
+        "float",
+        60.0,
+        "How long a received message belongs to its receiver, in seconds. Agents renew the lease while they "
+        "work; after a crash the message is handed to somebody else when the lease ends.",
+        example="300",
+        minimum=0.1,
+    ),
+    Option(
+        "max_attempts",
+        "integer",
+        5,
+        "How often a message is handed out before it goes to the dead letters.",
+        example="3",
+        minimum=1,
+    ),
+    Option(
+        "retry_base_seconds",
+        "float",
+        1.0,
+        "A failed message comes back after a random time up to this many seconds, doubled with each attempt.",
+        example="0.5",
+        minimum=0.0,
+    ),
+    Option(
+        "retry_max_seconds",
+        "float",
+        300.0,
+        "Upper bound of that time, in seconds.",
+        example="60",
+        minimum=0.0,
+    ),
+    Option(
+        "poll_seconds",
+        "float",
+        0.5,
+        "How often a trigger or a waiting receiver looks into its mailbox, in seconds.",
+        example="2",
+        minimum=0.01,
+    ),
+)
+
+
+def config_section(version_added: str) -> dict[str, Any]:
+    """Return the ``config`` value of the provider info: Airflow's own form of the table above.
+
+    Args:
+        version_added: Version shown for every option, for example ``"0.1.0"``.
+    """
+    return {
+        SECTION: {
+            "description": "Settings of the agentic provider.",
+            "options": {
+                option.key: {
+                    "description": option.text + "\n",
+                    "version_added": version_added,
+                    "type": option.type,
+                    "example": option.example,
+                    "default": str(option.default),
+                }
+                for option in OPTIONS
+            },
+        }
+    }

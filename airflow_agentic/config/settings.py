@@ -1,0 +1,72 @@
+"""Frozen settings, parsed from strings with errors that name the option."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from airflow_agentic.config.options import OPTIONS, SECTION, Option
+from airflow_agentic.errors import InvalidOption
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values of ``[agentic]``, typed. Field names are the option keys; see ``config/options.py``."""
+
+    store_url: str = ""
+    max_message_bytes: int = 1_048_576
+    lease_seconds: float = 60.0
+    max_attempts: int = 5
+    retry_base_seconds: float = 1.0
+    retry_max_seconds: float = 300.0
+    poll_seconds: float = 0.5
+
+    @property
+    def lease(self) -> timedelta:
+        """The default lease."""
+        return timedelta(seconds=self.lease_seconds)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, object]) -> Settings:
+        """Make settings from raw values; a missing or ``None`` value takes the option's default.
+
+        Args:
+            values: Option key to raw value (usually a string), as ``airflow.cfg`` or a connection gives it.
+
+        Raises:
+            InvalidOption: A value is of the wrong type or out of range. All faults are named at once.
+        """
+        parsed: dict[str, str | int | float] = {}
+        faults: list[str] = []
+        for option in OPTIONS:
+            raw = values.get(option.key)
+            if raw is None or (raw == "" and option.type != "string"):
+                parsed[option.key] = option.default
+                continue
+            try:
+                parsed[option.key] = _convert(option, raw)
+            except ValueError as error:
+                faults.append(f"[{SECTION}] {option.key} = {raw!r}: {error}")
+        if faults:
+            raise InvalidOption(
+                "; ".join(faults)
+                + f". Set it in airflow.cfg, or as AIRFLOW__{SECTION.upper()}__<KEY> in the environment."
+            )
+        return cls(**parsed)  # type: ignore[arg-type]  # the table and the fields are compared by a test
+
+
+def _convert(option: Option, raw: object) -> str | int | float:
+    if option.type == "string":
+        return str(raw)
+    number = float(str(raw))
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    if option.minimum is not None and number < option.minimum:
+        raise ValueError(f"must be at least {option.minimum:g}")
+    if option.type == "integer":
+        if not number.is_integer():
+            raise ValueError("must be a whole number")
+        return int(number)
+    return number

@@ -1,0 +1,1 @@
+"""TaskFlow forms of the operators."""

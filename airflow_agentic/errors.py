@@ -1,0 +1,152 @@
+"""Every error of the provider, in one tree.
+
+::
+
+    AgenticError
+    ├── ConfigurationError            the caller named or set something wrong
+    │   ├── InvalidOption             an option of [agentic], a connection field or a store URL
+    │   └── UnknownAgent              no agent of that name is registered
+    ├── LifecycleError
+    │   └── IllegalTransition         the state table has no such arrow
+    ├── AgentError                    an agent could not do its work
+    │   ├── InvalidTask               the input does not fit the agent's input model
+    │   ├── InvalidResult             the output does not fit its model, or is not JSON
+    │   └── RejectMessage             raised by an agent: this message can never be handled
+    ├── MessageError
+    │   ├── InvalidMessage            an envelope that breaks its own rules
+    │   │   └── MessageTooLarge       over the size limit
+    │   ├── UndecodableMessage        stored bytes that are not an envelope this version reads
+    │   ├── MessageNotFound           no such message or delivery
+    │   └── StaleLease                the lease ended or belongs to somebody else
+    ├── ServiceError                  an external system failed or did not answer
+    │   └── ServiceRefused            it understood and refused
+    └── StoreError
+        ├── StoreUnavailable          cannot be opened or reached now
+        ├── StoreNotWritable          can be read, cannot be written
+        └── SchemaMismatch
+            ├── SchemaTooOld          run `airflow agentic db upgrade`
+            └── SchemaTooNew          upgrade the package
+
+``retry_helps`` says whether the same call can succeed later without anybody changing anything. At the
+Airflow edge, errors that a retry cannot help fail the task at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar
+
+
+class AgenticError(Exception):
+    """Base of all errors of this provider."""
+
+    retry_helps: ClassVar[bool] = False
+
+
+class ConfigurationError(AgenticError):
+    """The caller named or set something wrong. A retry does not help."""
+
+
+class InvalidOption(ConfigurationError):
+    """An option, connection field or URL has a value that cannot be used. A retry does not help."""
+
+
+class UnknownAgent(ConfigurationError):
+    """No agent of that name is registered in this process. A retry does not help."""
+
+
+class LifecycleError(AgenticError):
+    """An agent was asked for something that its state does not allow. A retry does not help."""
+
+
+class IllegalTransition(LifecycleError):
+    """The lifecycle table has no arrow between the two states. A retry does not help."""
+
+
+class AgentError(AgenticError):
+    """An agent could not do its work. A retry does not help unless a subclass says so."""
+
+
+class InvalidTask(AgentError):
+    """The input does not fit the agent's input model. A retry does not help.
+
+    Attributes:
+        positions: Where the input is a list, the indexes of the items that do not fit.
+    """
+
+    def __init__(self, text: str, positions: Collection[int] = ()) -> None:
+        super().__init__(text)
+        self.positions = frozenset(positions)
+
+
+class InvalidResult(AgentError):
+    """The output does not fit the agent's output model, or is not JSON. A retry does not help."""
+
+
+class RejectMessage(AgentError):
+    """Raised by an agent: this message can never be handled. It goes to the dead letters at once."""
+
+
+class MessageError(AgenticError):
+    """Something is wrong with a message. A retry does not help unless a subclass says so."""
+
+
+class InvalidMessage(MessageError):
+    """An envelope that breaks its own rules. A retry does not help."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """The encoded envelope is over the size limit. A retry does not help."""
+
+
+class UndecodableMessage(MessageError):
+    """Stored bytes that are not an envelope this version can read. A retry does not help."""
+
+
+class MessageNotFound(MessageError):
+    """No such message or delivery in this store. A retry does not help."""
+
+
+class StaleLease(MessageError):
+    """The lease ended, or the delivery was settled or claimed by somebody else.
+
+    Nothing was changed. The delivery comes again to whoever claims it; a retry of the same call does not help.
+    """
+
+
+class ServiceError(AgenticError):
+    """An external system failed or did not answer. A retry may help."""
+
+    retry_helps = True
+
+
+class ServiceRefused(ServiceError):
+    """An external system understood the request and refused it. A retry does not help."""
+
+    retry_helps = False
+
+
+class StoreError(AgenticError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be opened or reached now. A retry may help."""
+
+    retry_helps = True
+
+
+class StoreNotWritable(StoreError):
+    """The store can be found but not written. A retry does not help."""
+
+
+class SchemaMismatch(StoreError):
+    """The store's schema is not the one this version works with. A retry does not help."""
+
+
+class SchemaTooOld(SchemaMismatch):
+    """The store was made by an older version. Run ``airflow agentic db upgrade``."""
+
+
+class SchemaTooNew(SchemaMismatch):
+    """The store was made by a newer version. Upgrade ``airflow-provider-agentic`` here."""

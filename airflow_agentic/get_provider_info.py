@@ -1,0 +1,84 @@
+"""What Airflow asks a provider for. Read early: the standard library and ``config.options`` only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_agentic import __version__
+from airflow_agentic.config.options import config_section
+
+_INTEGRATION = "Agentic"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the registry entries of this provider."""
+    return {
+        "package-name": "airflow-provider-agentic",
+        "name": "Agentic",
+        "description": "Agents as production work: one lifecycle, a durable message bus, operators and a CLI.",
+        "integrations": [{"integration-name": _INTEGRATION, "tags": ["software"]}],
+        "connection-types": [_CONNECTION_TYPE],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_agentic.hooks.messaging"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_agentic.operators.agents", "airflow_agentic.operators.messaging"],
+            }
+        ],
+        "sensors": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_agentic.sensors.messaging"]}
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_agentic.triggers.messaging", "airflow_agentic.triggers.agents"],
+            }
+        ],
+        "queues": ["airflow_agentic.queues.messaging.AgentMessageQueueProvider"],
+        "task-decorators": [
+            {"name": "agentic", "class-name": "airflow_agentic.decorators.agents.agentic_task"}
+        ],
+        "extra-links": ["airflow_agentic.links.MessageTraceLink"],
+        "cli": ["airflow_agentic.cli.definition.get_agentic_cli_commands"],
+        "config": config_section(version_added=__version__),
+    }
+
+
+_CONNECTION_TYPE: dict[str, Any] = {
+    "connection-type": "agentic",
+    "hook-class-name": "airflow_agentic.hooks.messaging.AgenticHook",
+    "hook-name": "Agentic store",
+    "ui-field-behaviour": {
+        "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
+        "relabeling": {},
+        "placeholders": {},
+    },
+    "conn-fields": {
+        "url": {
+            "label": "Store URL",
+            "description": "Where messages and agents are kept, for example "
+            "sqlite:////var/lib/airflow/agentic.db. Empty means [agentic] store_url.",
+            "schema": {"type": ["string", "null"]},
+        },
+        "lease_seconds": {
+            "label": "Lease (seconds)",
+            "description": "How long a received message belongs to its receiver. Empty means [agentic].",
+            "schema": {"type": ["number", "null"], "minimum": 0.1},
+        },
+        "max_attempts": {
+            "label": "Attempts",
+            "description": "How often a message is handed out before it goes to the dead letters.",
+            "schema": {"type": ["integer", "null"], "minimum": 1},
+        },
+        "max_message_bytes": {
+            "label": "Largest message (bytes)",
+            "description": "A larger message is refused when it is sent.",
+            "schema": {"type": ["integer", "null"], "minimum": 1024},
+        },
+    },
+}

@@ -1,0 +1,1 @@
+"""Airflow hooks: connections in, stores and transports out."""

@@ -1,0 +1,18 @@
+"""Messages between agents: the envelope, the bus and what a store must do for it. Knows no Airflow."""
+
+from __future__ import annotations
+
+from airflow_agentic.messaging.bus import BusOptions, MessageBus
+from airflow_agentic.messaging.delivery import Delivery, DeliveryRecord, DeliveryState, MailboxStats
+from airflow_agentic.messaging.message import Kind, Message
+
+__all__ = [
+    "BusOptions",
+    "Delivery",
+    "DeliveryRecord",
+    "DeliveryState",
+    "Kind",
+    "MailboxStats",
+    "Message",
+    "MessageBus",
+]

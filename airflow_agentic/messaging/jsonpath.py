@@ -1,0 +1,62 @@
+"""Names the place in a value that keeps it from being JSON. Used for error texts only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def first_non_json(value: Any, path: str) -> str:
+    """Say which part of ``value`` is not JSON, as in ``data['user'].tags is a set``.
+
+    Args:
+        value: What could not be encoded.
+        path: How the caller calls it.
+    """
+    try:
+        return _search(value, path, ()) or f"{path} is not JSON"
+    except RecursionError:
+        return f"{path} is nested too deeply"
+
+
+def _search(value: Any, path: str, above: tuple[int, ...]) -> str | None:
+    if not isinstance(value, dict | list | tuple):
+        return _fault(value, path)
+    if id(value) in above:
+        return f"{path} contains itself"
+    items: list[tuple[Any, Any]]
+    if isinstance(value, dict):
+        for key in value:
+            if fault := _key_fault(key, path):
+                return fault
+        items = list(value.items())
+    else:
+        items = list(enumerate(value))
+    above = (*above, id(value))
+    return next((found for at, item in items if (found := _search(item, f"{path}[{at!r}]", above))), None)
+
+
+def _fault(value: Any, path: str) -> str | None:
+    if isinstance(value, str):
+        return None if _is_unicode(value) else f"{path} has half a surrogate pair, which is not Unicode"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{path} is {value}, which JSON does not have"
+    if value is None or isinstance(value, int):
+        return None
+    return f"{path} is a {type(value).__name__}, which is not JSON"
+
+
+def _key_fault(key: Any, path: str) -> str | None:
+    if not isinstance(key, str | int | float | bool | None):
+        return f"{path} has a key of type {type(key).__name__}"
+    if isinstance(key, str) and not _is_unicode(key):
+        return f"{path} has a key with half a surrogate pair, which is not Unicode"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Operators: what a DAG author can use."""

@@ -1,0 +1,245 @@
+"""Agents as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from airflow_agentic import runtime
+from airflow_agentic.agents.http import HttpAgent
+from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
+from airflow_agentic.agents.runner import AgentRunner, MailboxReport
+from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.hooks.agents import HookTransport
+from airflow_agentic.links import TRACE_XCOM_KEY, MessageTraceLink, trace_command
+from airflow_agentic.operators.literals import is_literal
+from airflow_agentic.triggers.agents import HttpAgentTrigger, identity_as_json
+from airflow_agentic.triggers.messaging import MailboxTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+    from airflow_agentic.agents.base import BaseAgent
+    from airflow_agentic.stores import Store
+
+
+class RunAgentOperator(BaseOperator):
+    """Runs an agent on one task, or on the messages of a mailbox.
+
+    With ``task`` the agent's result is the XCom. With ``mailbox`` the agent gets the data of each message that
+    is there, one by one, until none is open; several such tasks, as mapped ones, compete for them. A message
+    is acked in one commit with what handling it sent. The XCom is then ``{"mailbox", "handled", "failed",
+    "rejected", "lost", "sent", "open"}``. While messages are delayed or in other hands the task defers and
+    holds no slot.
+
+    Args:
+        agent: A name registered with ``@agent``, what ``@agent`` made, or ``"package.module:Attribute"``.
+        task: Input of the agent: any JSON. Checked against the agent's input model when the DAG is parsed,
+            where it is literal.
+        mailbox: Instead of ``task``: whose messages to handle.
+        gather: With ``mailbox``: hand over all messages as one task, a list, and ack them together. The XCom
+            is the agent's result.
+        config: Configuration of the agent.
+        lease: How long a message belongs to this task at a time, renewed while the agent works; in seconds
+            (a template gives a string) or as a timedelta. Default: ``[agentic] lease_seconds``.
+        deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
+        agentic_conn_id: The store; see ``AgenticHook``.
+
+    Raises:
+        UnknownAgent: When the DAG is parsed: no agent of that name is registered.
+        ConfigurationError: When the DAG is parsed: the arguments do not go together, or ``config`` does not fit.
+        InvalidTask: When the DAG is parsed: the literal task does not fit.
+    """
+
+    template_fields: Collection[str] = ("agent", "task", "mailbox", "config", "lease", "agentic_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"task": "json", "config": "json"}
+    operator_extra_links = (MessageTraceLink(),)
+    ui_color = "#e6f4ea"
+
+    def __init__(
+        self,
+        *,
+        agent: str | AgentDefinition | type[BaseAgent[Any, Any]],
+        task: Any = None,
+        mailbox: str | None = None,
+        gather: bool = False,
+        config: Mapping[str, Any] | None = None,
+        lease: timedelta | float | str | None = None,
+        deferrable: bool = False,
+        agentic_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Templating and the UI want a name; the definition is found again when the task runs.
+        self.agent = agent if isinstance(agent, str) else _registered_name(agent)
+        self.task = task
+        self.mailbox = mailbox
+        self.gather = gather
+        self.config = config
+        self.lease = lease
+        self.deferrable = deferrable
+        self.agentic_conn_id = agentic_conn_id
+        self._runner: AgentRunner | None = None
+        self._working: BaseAgent[Any, Any] | None = None
+        self._check()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Begin a mapped task; an unknown agent is refused here, since Airflow makes the operator only later.
+
+        Raises:
+            UnknownAgent: No agent of that name is registered.
+        """
+        name = kwargs.get("agent")
+        if isinstance(name, str) and is_literal(name):
+            registry.resolve(name)
+        return super().partial(**kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Run the agent; see the class.
+
+        Raises:
+            AirflowFailException: An error that a retry cannot help.
+            TaskDeferred: Waiting.
+        """
+        if self.deferrable:
+            self._defer_to_triggerer(context)
+        return self._work(context, MailboxReport(self.mailbox or ""))
+
+    def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
+        """Go on after waiting for messages.
+
+        Args:
+            context: Airflow's.
+            event: What the trigger saw.
+            before: What was done before waiting (``dag.test()`` does not keep it).
+        """
+        _raise_for(event)
+        return self._work(context, MailboxReport(**(before or {"mailbox": self.mailbox or ""})))
+
+    def finish(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002  # Airflow's signature
+        """End with the answer that the triggerer got."""
+        _raise_for(event)
+        return event["result"]
+
+    def on_kill(self) -> None:
+        """Shut the agent down; take no further message. The one at hand comes again when its lease ends."""
+        if self._runner is not None:
+            self._runner.stop()
+        if self._working is not None:
+            self._working.shutdown("the task was killed")
+
+    def definition(self) -> AgentDefinition:
+        """Return the agent's definition.
+
+        Raises:
+            UnknownAgent: There is none.
+        """
+        return registry.resolve(self.agent)
+
+    def _work(self, context: Context, before: MailboxReport) -> Any:
+        run = runtime.identity(context)
+        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id))
+        with runtime.airflow_failures(), runtime.open_store(self.agentic_conn_id) as store:
+            agent = self._working = self._build(store)
+            self._runner = runtime.build_runner(agent, store, run, self._lease(), http=HookTransport)
+            try:
+                if self.mailbox is None:
+                    return self._runner.run_task(self.task)
+                report, result = self._go(self._runner, self.mailbox)
+            finally:
+                agent.shutdown("the task ended")
+        report = before + report
+        self.log.info("mailbox %s: %s", self.mailbox, report)
+        if self._runner.stopping:
+            raise AirflowException("the task was told to stop; its messages come again")
+        if report.open and (result is None or not self.gather):
+            self._defer_for_messages(report)
+        return result if self.gather else asdict(report)
+
+    def _build(self, store: Store) -> BaseAgent[Any, Any]:
+        return self.definition().create(self.config, store.agents)
+
+    def _lease(self) -> timedelta | None:
+        if self.lease is None or isinstance(self.lease, timedelta):
+            return self.lease
+        return timedelta(seconds=float(self.lease))
+
+    def _go(self, runner: AgentRunner, mailbox: str) -> tuple[MailboxReport, Any]:
+        if self.gather:
+            return runner.gather(mailbox)
+        return runner.drain(mailbox), None
+
+    def _defer_for_messages(self, report: MailboxReport) -> None:
+        assert self.mailbox is not None
+        self.defer(
+            trigger=MailboxTrigger(self.mailbox, "all" if self.gather else "work", self.agentic_conn_id),
+            method_name="resume",
+            kwargs={"before": asdict(report)},
+        )
+
+    def _defer_to_triggerer(self, context: Context) -> None:
+        target = self.definition().target
+        self.defer(
+            trigger=HttpAgentTrigger(
+                f"{target.__module__}:{target.__qualname__}",
+                self.task,
+                identity_as_json(runtime.identity(context)),
+                dict(self.config) if self.config else None,
+                self.agentic_conn_id,
+            ),
+            method_name="finish",
+        )
+
+    def _check(self) -> None:
+        """Refuse at parse time what can be known then."""
+        if self.task is not None and self.mailbox is not None:
+            raise ConfigurationError(f"task {self.task_id!r}: give task= or mailbox=, not both")
+        if self.gather and self.mailbox is None:
+            raise ConfigurationError(f"task {self.task_id!r}: gather=True needs mailbox=")
+        if self.deferrable and self.mailbox is not None:
+            raise ConfigurationError(
+                f"task {self.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
+            )
+        if not is_literal(self.agent):
+            return
+        definition = self.definition()
+        if self.deferrable:
+            _check_deferrable(self.task_id, definition)
+        if is_literal(self.config):
+            agent = definition.create(self.config)
+            if self.task is not None and is_literal(self.task):
+                agent.contract.task(self.task)
+
+
+def _registered_name(agent: Any) -> str:
+    if not isinstance(agent, AgentDefinition | type):
+        return agent  # type: ignore[no-any-return]  # a mapped or templated argument, resolved by Airflow
+    definition = as_definition(agent)
+    registry.register(definition)
+    return definition.name
+
+
+def _check_deferrable(task_id: str, definition: AgentDefinition) -> None:
+    target = definition.target
+    if not (isinstance(target, type) and issubclass(target, HttpAgent)):
+        raise ConfigurationError(
+            f"task {task_id!r}: deferrable=True needs an HttpAgent, not {definition.name!r}"
+        )
+    if target.__module__.startswith("unusual_prefix_"):
+        raise ConfigurationError(
+            f"task {task_id!r}: deferrable=True needs an agent that the triggerer can import; "
+            f"move {target.__qualname__} out of the DAG file into a module"
+        )
+
+
+def _raise_for(event: dict[str, Any]) -> None:
+    if "error" in event:
+        kind = AirflowException if event.get("retry_helps") else AirflowFailException
+        raise kind(event["error"])

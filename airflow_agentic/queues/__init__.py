@@ -1,0 +1,1 @@
+"""The ``agentic`` scheme of Airflow's common message queues."""

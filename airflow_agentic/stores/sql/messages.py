@@ -1,0 +1,200 @@
+"""The bus's store on SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_agentic.errors import StaleLease, UndecodableMessage
+from airflow_agentic.messaging.codec import decode
+from airflow_agentic.messaging.delivery import DeliveryRecord, DeliveryState, HistoryEntry, MailboxStats
+from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
+from airflow_agentic.stores.sql import statements
+from airflow_agentic.stores.sql.database import SqlDatabase
+
+
+class SqlMessageStore:
+    """Implements :class:`airflow_agentic.messaging.ports.MessageStore`.
+
+    Args:
+        database: Where.
+    """
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._db = database
+
+    def append(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+        """See the port."""
+        with self._db.transaction():
+            return [self._insert(message) for message in outgoing]
+
+    def claim(self, mailbox: str, *, limit: int, lease: timedelta, owner: str) -> list[Claim]:
+        """See the port."""
+        values = {"mailbox": mailbox, "limit": limit, "lease": _ms(lease), "owner": owner}
+        while True:
+            rows = self._db.fetch(statements.CLAIM, values)
+            claims = [_claim(row) for row in rows if row.state == DeliveryState.LEASED]
+            # All of them may have been buried: there can be more behind them.
+            if claims or not rows:
+                return sorted(claims, key=lambda claim: claim.delivery_id)
+
+    def settle(self, settlements: Sequence[Settlement], outgoing: Sequence[Outgoing] = ()) -> None:
+        """See the port."""
+        if len(settlements) == 1 and not outgoing:
+            self._settle(settlements[0])
+            return
+        with self._db.transaction():
+            for settlement in settlements:
+                self._settle(settlement)
+            for message in outgoing:
+                self._insert(message)
+
+    def extend(self, delivery_id: int, token: str, lease: timedelta) -> datetime:
+        """See the port."""
+        rows = self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": _ms(lease)})
+        if not rows:
+            raise _stale(delivery_id)
+        return from_ms(rows[0].visible_at)
+
+    def redrive(self, query: DeliveryQuery, *, actor: str, reason: str) -> list[int]:
+        """See the port."""
+        where, values = _conditions(query)
+        rows = self._db.fetch(
+            statements.REDRIVE.format(where=where), {**values, "actor": actor, "reason": reason}
+        )
+        return sorted(row.delivery_id for row in rows)
+
+    def find(self, query: DeliveryQuery) -> list[DeliveryRecord]:
+        """See the port."""
+        where, values = _conditions(query)
+        if query.states:
+            where += f" AND d.state IN ({', '.join(f':state{i}' for i in range(len(query.states)))})"
+            values |= {f"state{i}": str(state) for i, state in enumerate(query.states)}
+        rows = self._db.fetch(statements.FIND.format(where=where), {**values, "limit": query.limit})
+        return [_record(row) for row in rows]
+
+    def stats(self, mailbox: str | None = None) -> list[MailboxStats]:
+        """See the port."""
+        counts: dict[str, dict[str, Any]] = {}
+        for row in self._db.fetch(statements.STATS, {"mailbox": mailbox}):
+            box = counts.setdefault(row.mailbox, {})
+            box[row.state] = row.count
+            if row.state == DeliveryState.LEASED:
+                box["expired"] = row.count - row.invisible
+            if row.state == DeliveryState.READY:
+                box["delayed"] = row.invisible
+                if row.oldest is not None:
+                    box["oldest_ready_seconds"] = max(0, row.now - row.oldest) / 1000
+        return [MailboxStats(name, **box) for name, box in sorted(counts.items())]
+
+    def _insert(self, message: Outgoing) -> bool:
+        values = {
+            "message_id": message.message_id,
+            "source": message.source,
+            "correlation_id": message.correlation_id,
+            "envelope": message.envelope,
+        }
+        rows = self._db.fetch(statements.INSERT_MESSAGE, values)
+        if not rows:
+            return False
+        self._db.execute(
+            statements.INSERT_DELIVERY,
+            {
+                "seq": rows[0].seq,
+                "mailbox": message.mailbox,
+                "delay": _ms(message.delay),
+                "max_attempts": message.max_attempts,
+            },
+        )
+        return True
+
+    def _settle(self, settlement: Settlement) -> None:
+        changed = self._db.execute(
+            statements.SETTLE[settlement.outcome],
+            {
+                "id": settlement.delivery_id,
+                "token": settlement.token,
+                "delay": _ms(settlement.delay),
+                "reason": settlement.reason,
+            },
+        )
+        if not changed:
+            raise _stale(settlement.delivery_id)
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """Return a stored time."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _claim(row: Any) -> Claim:
+    return Claim(
+        delivery_id=row.delivery_id,
+        token=row.lease_token,
+        attempt=row.attempts,
+        max_attempts=row.max_attempts,
+        lease_until=from_ms(row.visible_at),
+        envelope=row.envelope,
+    )
+
+
+def _ms(span: timedelta) -> int:
+    return round(span.total_seconds() * 1000)
+
+
+def _stale(delivery_id: int) -> StaleLease:
+    return StaleLease(
+        f"the lease of delivery {delivery_id} ended or was settled before; nothing was changed. "
+        "Receive with a longer lease, or extend it while working."
+    )
+
+
+def _conditions(query: DeliveryQuery) -> tuple[str, dict[str, Any]]:
+    where, values = ["1 = 1"], {}
+    if query.mailbox is not None:
+        where.append("d.mailbox = :mailbox")
+        values["mailbox"] = query.mailbox
+    if query.ids is not None:
+        # One parameter, whatever the number: SQLite has a limit on parameters.
+        where.append("d.delivery_id IN (SELECT value FROM json_each(:ids))")
+        values["ids"] = json.dumps(query.ids)
+    if query.message_id is not None:
+        where.append("m.message_id = :message_id")
+        values["message_id"] = query.message_id
+    if query.correlation_id is not None:
+        where.append("m.correlation_id = :correlation_id")
+        values["correlation_id"] = query.correlation_id
+    return " AND ".join(where), values
+
+
+def _record(row: Any) -> DeliveryRecord:
+    reason = row.reason
+    try:
+        message = decode(row.envelope)
+    except UndecodableMessage as error:
+        message, reason = None, reason or str(error)
+    return DeliveryRecord(
+        delivery_id=row.delivery_id,
+        mailbox=row.mailbox,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        max_attempts=row.max_attempts,
+        visible_at=from_ms(row.visible_at),
+        updated_at=from_ms(row.updated_at),
+        message=message,
+        reason=reason,
+        owner=row.lease_owner if row.state == DeliveryState.LEASED else None,
+        redrives=row.redrives,
+        history=tuple(
+            HistoryEntry(
+                from_ms(entry["at"]),
+                entry["event"],
+                entry["attempt"],
+                entry["actor"] or "",
+                entry["detail"] or "",
+            )
+            for entry in json.loads(row.history)
+        ),
+    )

@@ -1,0 +1,74 @@
+"""A store as its users see it: the bus and the agents of one URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from airflow_agentic.agents.status import AgentStore
+from airflow_agentic.errors import InvalidOption
+from airflow_agentic.messaging.bus import BusOptions, MessageBus
+from airflow_agentic.messaging.ports import MessageStore
+
+
+@dataclass
+class Store:
+    """What one URL holds. A context manager; closing it ends its connections.
+
+    Attributes:
+        url: Where it is.
+        bus: Sends and receives messages.
+        agents: State and numbers of named agents.
+    """
+
+    url: str
+    bus: MessageBus
+    agents: AgentStore
+    probe: Callable[[], str] = field(repr=False)
+    close: Callable[[], None] = field(repr=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_store(url: str, *, options: BusOptions | None = None, owner: str | None = None) -> Store:
+    """Open a store; an empty database gets its schema.
+
+    Args:
+        url: ``sqlite:////absolute/path.db``, or ``memory://`` for a store that ends with the process.
+        options: Limits and times of the bus.
+        owner: Name of this process in leases and histories; default ``host:pid``.
+
+    Raises:
+        InvalidOption: The URL is not one of the above.
+        StoreUnavailable: The file cannot be opened.
+        StoreNotWritable: The file can be read but not written.
+        SchemaTooOld: Made by an older version: ``airflow agentic db upgrade``.
+        SchemaTooNew: Made by a newer version: upgrade the package.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        from airflow_agentic.stores.memory import MemoryAgentStore, MemoryMessageStore
+
+        messages: MessageStore = MemoryMessageStore()
+        bus = MessageBus(messages, options, owner)
+        return Store(url, bus, MemoryAgentStore(), probe=lambda: "memory", close=lambda: None)
+    if scheme == "sqlite":
+        from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, SqlMessageStore
+
+        database = SqlDatabase.open(url)
+        bus = MessageBus(SqlMessageStore(database), options, owner)
+        return Store(url, bus, SqlAgentStore(database), probe=database.probe, close=database.close)
+    # Not the URL itself: there may be a password in it.
+    raise InvalidOption(
+        f"there is no store of kind {scheme!r}. Use sqlite:////absolute/path/agentic.db "
+        "(three slashes for a relative path, four for an absolute one), or memory:// in tests."
+    )

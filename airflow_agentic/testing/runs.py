@@ -1,0 +1,76 @@
+"""Runs an agent without Airflow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from airflow_agentic.agents.base import BaseAgent
+from airflow_agentic.agents.context import AgentContext, RunIdentity
+from airflow_agentic.agents.lifecycle import AgentState
+from airflow_agentic.agents.registry import AgentDefinition, as_definition
+from airflow_agentic.agents.runner import AgentRunner
+from airflow_agentic.agents.transport import HttpTransport
+from airflow_agentic.messaging.message import Message
+from airflow_agentic.stores.store import Store
+from airflow_agentic.testing.fakes import memory_store
+
+Agent = BaseAgent[Any, Any]
+MakeTransport = Callable[[str], HttpTransport]
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    """What came of one task.
+
+    Attributes:
+        result: The result as plain JSON, as it goes into XCom.
+        outbox: The messages that the agent sent, in order.
+        state: The agent's state afterwards: ``ready`` or ``degraded``.
+    """
+
+    result: Any
+    outbox: tuple[Message, ...]
+    state: AgentState
+
+
+def run_agent(
+    agent: Agent | type[Agent] | AgentDefinition | Callable[..., Any],
+    task: Any,
+    *,
+    config: Mapping[str, Any] | BaseModel | None = None,
+    store: Store | None = None,
+    messages: Sequence[Message] = (),
+    http: MakeTransport | None = None,
+    run: RunIdentity | None = None,
+) -> AgentRun:
+    """Let an agent do one task, the way an operator does.
+
+    Args:
+        agent: An instance, a class, a definition or a function. Anything but an instance is shut down after it.
+        task: Raw input, as JSON would give it.
+        config: Configuration of the agent.
+        store: Where its messages and numbers go; by default a store in memory that is thrown away.
+        messages: What the agent finds in ``ctx.messages``.
+        http: Makes the transport for a connection: a :class:`FakeHttp`.
+        run: The task of a DAG run that it works in; makes the ids of its messages repeatable.
+
+    Raises:
+        Exception: Whatever the agent raises, as :meth:`AgentRunner.run_task` does.
+    """
+    with contextlib.ExitStack() as stack:
+        where = store or stack.enter_context(memory_store())
+        if isinstance(agent, BaseAgent):
+            worker: Agent = agent
+            if config is not None:
+                worker.configure(config)
+        else:
+            worker = as_definition(agent).create(config, where.agents)
+            stack.callback(worker.shutdown)
+        ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http)
+        result = AgentRunner(worker, where.bus, lambda _: ctx).run_task(task)
+        return AgentRun(result, tuple(ctx.outbox), worker.state)
