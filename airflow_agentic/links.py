@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ class MessageTraceLink(BaseOperatorLink):
         return runtime.web_url(f"{task}{mapped}/xcom")
 
 
-def trace_command(correlation_id: str) -> str:
+def trace_command(correlation_id: str, conn_id: str | None = None) -> str:
     """Return the command that prints a conversation, ready for a shell."""
-    return f"airflow agentic messages trace '{correlation_id}'"
+    connection = ["--conn-id", conn_id] if conn_id else []
+    return shlex.join(["airflow", "agentic", "messages", "trace", correlation_id, *connection])

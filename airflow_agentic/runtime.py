@@ -41,11 +41,13 @@ class StoreTarget:
         url: The store.
         settings: Values of ``[agentic]`` with those of the connection on top.
         origin: Where the URL came from, for people.
+        conn_id: The connection it came from, if any.
     """
 
     url: str
     settings: Settings
     origin: str
+    conn_id: str | None = None
 
     @property
     def options(self) -> BusOptions:
@@ -121,7 +123,7 @@ def target_of(connection: Connection) -> StoreTarget:
         )
     values = settings({key: value for key, value in extra.items() if key in keys and value is not None})
     url = extra.get("url") or values.store_url or _embedded_url()
-    return StoreTarget(str(url), values, f"connection {connection.conn_id}")
+    return StoreTarget(str(url), values, f"connection {connection.conn_id}", connection.conn_id)
 
 
 def open_store(conn_id: str | None = None) -> Store:

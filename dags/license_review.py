@@ -1,23 +1,21 @@
 """Starts when an auditor finds something: one review note for each finding.
 
-Nobody polls and nobody holds a slot: the triggerer receives the mailbox ``reviewer``, and a message is acked
-only when its event is in Airflow's database.
+Nobody polls and nobody holds a slot: the triggerer watches the mailbox ``reviewer``, and a message is acked
+only when its review note is written. If this DAG fails, the messages wait and it is started again.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import pendulum
 from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger
-from airflow.sdk import Asset, AssetWatcher, dag, get_current_context, task
+from airflow.sdk import DAG, Asset, AssetWatcher
 from pydantic import BaseModel
 
 from airflow_agentic.agents import agent
 from airflow_agentic.operators.agents import RunAgentOperator
 from licenses import Family, Verdict
 
-findings = Asset(
+findings_asset = Asset(
     name="license_findings",
     watchers=[
         AssetWatcher(
@@ -44,33 +42,25 @@ class ReviewNote(BaseModel):
 
 
 @agent("reviewer")
-def review(finding: Verdict) -> ReviewNote:
-    """Say what a person should do about a finding."""
-    return ReviewNote(
-        distribution=f"{finding.name} {finding.version}",
-        family=finding.family,
-        advice=_ADVICE[finding.family],
-        reason=finding.reason,
-    )
+def review(findings: list[Verdict]) -> list[ReviewNote]:
+    """Say what a person should do about each finding."""
+    return [
+        ReviewNote(
+            distribution=f"{finding.name} {finding.version}",
+            family=finding.family,
+            advice=_ADVICE[finding.family],
+            reason=finding.reason,
+        )
+        for finding in findings
+    ]
 
 
-@dag(
-    schedule=[findings],
+with DAG(
+    "license_review",
+    schedule=[findings_asset],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     tags=["agentic", "example"],
     doc_md=__doc__,
-)
-def license_review() -> None:
-    """One mapped review for each message that started this run."""
-
-    @task
-    def arrived() -> list[dict[str, Any]]:
-        """Return the data of the messages."""
-        events = get_current_context()["triggering_asset_events"]
-        return [event.extra["payload"]["message"]["data"] for several in events.values() for event in several]
-
-    RunAgentOperator.partial(task_id="review", agent=review).expand(task=arrived())
-
-
-license_review()
+):
+    RunAgentOperator(task_id="review", agent=review, mailbox="reviewer", gather=True, retries=3)

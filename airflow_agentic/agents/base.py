@@ -178,6 +178,8 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             LifecycleError: The agent is processing or shut down.
         """
         with self._lock:
+            if self._state is AgentState.PROCESSING:
+                raise LifecycleError(f"agent {self.name!r} cannot be reset while {self._state}")
             if self._state is not AgentState.READY:
                 self._move(AgentState.READY, reason)
 
@@ -255,7 +257,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             yield
         except (RejectMessage, InvalidTask) as error:
             # The task was wrong, not the agent.
-            self._finish(AgentState.READY, f"rejected: {error}", started, error)
+            self._finish(AgentState.READY, f"{error}", started, error)
             raise
         except BaseException as error:
             self._finish(AgentState.FAILED, f"{type(error).__name__}: {error}", started, error)

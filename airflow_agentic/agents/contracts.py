@@ -37,7 +37,7 @@ class Contract:
         except ValidationError as error:
             heads = [fault["loc"][0] for fault in error.errors() if fault["loc"]]
             raise InvalidTask(
-                f"the task does not fit the input model of agent {self._agent!r}: {faults(error)}",
+                f"{faults(error)} (the task does not fit the input model of agent {self._agent!r})",
                 positions=[head for head in heads if isinstance(head, int)],
             ) from None
 

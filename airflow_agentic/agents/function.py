@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -83,10 +84,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         function = function.func
     if not inspect.isroutine(function):
         function = type(function).__call__
-    # Names that only exist where the function was defined, as in a DAG function, are found in its closure.
-    scope = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     try:
-        hints = get_type_hints(function, localns=scope, include_extras=True)
+        hints = get_type_hints(function, localns=_closure(function), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
             f"a type in the signature of agent {function_name(function)!r} cannot be found: {error}. "
@@ -95,3 +94,13 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     if hints.get("return") is type(None):
         hints["return"] = None
     return hints
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """Names that only exist where the function was defined, as in a DAG function."""
+    found: dict[str, Any] = {}
+    if inspect.isfunction(function):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # not set yet: a function that calls itself
+                found[name] = cell.cell_contents
+    return found

@@ -17,6 +17,7 @@ from airflow_agentic.errors import (
     InvalidMessage,
     InvalidResult,
     InvalidTask,
+    LifecycleError,
     RejectMessage,
     ServiceRefused,
     StaleLease,
@@ -118,6 +119,9 @@ class AgentRunner:
 
         Returns:
             What became of them.
+
+        Raises:
+            LifecycleError: The agent was shut down; the message at hand was given back, uncounted.
         """
         report = MailboxReport(mailbox)
         while not self._stopping and (
@@ -198,6 +202,10 @@ class AgentRunner:
             delivery.ack(send=ctx.outbox)
         except StaleLease:
             return MailboxReport(mailbox, lost=1)
+        except LifecycleError:
+            # The agent cannot work any more, and that is no fault of the message's.
+            self.release()
+            raise
         except _PERMANENT as error:
             return self._refuse(mailbox, delivery, error)
         except Exception as error:  # noqa: BLE001  # whatever it is, the message comes again
@@ -236,7 +244,13 @@ class AgentRunner:
             self.release()
             raise
         self._held = []
-        report = MailboxReport(mailbox, handled=len(deliveries), rejected=rejected, sent=len(ctx.outbox))
+        report = MailboxReport(
+            mailbox,
+            handled=len(deliveries),
+            rejected=rejected,
+            sent=len(ctx.outbox),
+            open=self._bus.stats(mailbox).open,
+        )
         return report, self._agent.contract.to_json(result)
 
     def _answer(self, ctx: AgentContext, message: Message, result: Any) -> None:

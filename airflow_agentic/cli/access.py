@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from airflow_agentic.errors import ConfigurationError, InvalidOption, StoreUnava
 from airflow_agentic.runtime import StoreTarget
 from airflow_agentic.stores import Store
 
+_HINT = re.compile(r"`airflow agentic [^`\n]+`")
 _CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 
@@ -36,7 +38,7 @@ def find_target(args: Namespace) -> StoreTarget:
         except ConfigurationError:
             _require_metadata_database(args.conn_id)
             raise
-    if not target.origin.startswith("connection "):
+    if target.conn_id is None:
         # "No such connection" is also what a lookup without a database says. A command on the wrong store
         # is worse than none.
         _require_metadata_database(args.conn_id, target)
@@ -93,7 +95,10 @@ def exists(target: StoreTarget) -> bool:
     try:
         return path is None or path.is_file()
     except OSError as error:
-        raise StoreUnavailable(f"cannot look for the store {path}: {error}") from None
+        raise StoreUnavailable(
+            f"cannot look for the store {path}: {error.strerror}. Run this as the user that Airflow runs as, or "
+            "give this user access."
+        ) from None
 
 
 def sqlite_file(target: StoreTarget) -> Path | None:
@@ -111,7 +116,7 @@ def revision(target: StoreTarget) -> str | None:
     """
     from airflow_agentic.stores.sql import SqlDatabase, schema
 
-    database = SqlDatabase.open(target.url, create=False)
+    database = SqlDatabase.open(target.url)
     try:
         return schema.current(database)
     finally:
@@ -123,6 +128,11 @@ def store_options(args: Namespace) -> str:
     if args.store_url:
         return f" --store-url {shlex.quote(args.store_url)}"
     return f" --conn-id {shlex.quote(args.conn_id)}" if args.conn_id else ""
+
+
+def completed(text: str, args: Namespace) -> str:
+    """Return a text whose `` `airflow agentic …` `` commands are about the same store, ready to be copied."""
+    return _HINT.sub(lambda hint: f"{hint[0][:-1]}{store_options(args)}`", text)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from airflow_agentic.cli.access import completed
 from airflow_agentic.cli.output import clean
 from airflow_agentic.errors import AgenticError
 
@@ -31,8 +31,14 @@ def command(run: Command) -> Command:
 
     @functools.wraps(run)
     def wrapper(args: Namespace) -> None:
-        with _readable_ends():
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal that has no letter for something in the data must not end the command.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
             quiet(args)
+        except AgenticError as error:
+            text = _PASSWORD.sub(r"\1***@", clean(completed(str(error), args)))
+            raise SystemExit(f"error: {text}") from None
 
     return wrapper
 
@@ -49,14 +55,3 @@ def recorded(run: Command) -> Command:
         (run if args.store_url else logged)(args)
 
     return wrapper
-
-
-@contextlib.contextmanager
-def _readable_ends() -> Iterator[None]:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that has no letter for something in the data must not end the command.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except AgenticError as error:
-        raise SystemExit("error: " + _PASSWORD.sub(r"\1***@", clean(error))) from None

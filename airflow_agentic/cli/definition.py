@@ -20,7 +20,8 @@ ARG_CONN_ID = Arg(
     ("--conn-id",),
     metavar="CONN_ID",
     help="Airflow connection of type agentic that names the store. Default: agentic_default if it exists,\n"
-    "else [agentic] store_url, else agentic.db under AIRFLOW_HOME",
+    # Brackets are markup to the printer of the help.
+    "else the option store_url of section agentic, else agentic.db under AIRFLOW_HOME",
 )
 ARG_STORE_URL = Arg(
     ("--store-url",),

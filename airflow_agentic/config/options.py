@@ -91,6 +91,15 @@ OPTIONS: tuple[Option, ...] = (
         example="2",
         minimum=0.01,
     ),
+    Option(
+        "remind_seconds",
+        "float",
+        30.0,
+        "A mailbox whose messages nobody has taken since they were announced is announced again after this "
+        "many seconds, and then after twice as long each time, up to ten minutes.",
+        example="60",
+        minimum=1.0,
+    ),
 )
 
 

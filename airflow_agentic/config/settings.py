@@ -22,6 +22,7 @@ class Settings:
     retry_base_seconds: float = 1.0
     retry_max_seconds: float = 300.0
     poll_seconds: float = 0.5
+    remind_seconds: float = 30.0
 
     @property
     def lease(self) -> timedelta:
@@ -60,7 +61,10 @@ class Settings:
 def _convert(option: Option, raw: object) -> str | int | float:
     if option.type == "string":
         return str(raw)
-    number = float(str(raw))
+    try:
+        number = float(str(raw))
+    except ValueError:
+        raise ValueError("must be a number") from None
     if not math.isfinite(number):
         raise ValueError("must be a finite number")
     if option.minimum is not None and number < option.minimum:

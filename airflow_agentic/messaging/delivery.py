@@ -92,6 +92,7 @@ class MailboxStats:
         done: Acked.
         dead: In the dead letters.
         oldest_ready_seconds: Age of the oldest one that could be claimed now, or ``None``.
+        newest_claimable: Highest delivery number among those that could be claimed now, or ``None``.
     """
 
     mailbox: str
@@ -102,6 +103,7 @@ class MailboxStats:
     done: int = 0
     dead: int = 0
     oldest_ready_seconds: float | None = None
+    newest_claimable: int | None = None
 
     @property
     def open(self) -> int:

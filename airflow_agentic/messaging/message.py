@@ -44,7 +44,7 @@ class Message(BaseModel):
         type: What happened or is wanted, in reversed-domain form or as a plain word.
         kind: Request, response, notification (default), error or heartbeat.
         subject: What it is about, within the source.
-        time: When it was made; must have a time zone.
+        time: When it was made; must have a time zone, and is kept in UTC.
         correlation_id: Shared by all messages of one conversation or DAG run; defaults to ``id``.
         causation_id: ``id`` of the message that was being handled when this one was made.
         reply_to: Mailbox for an answer.
@@ -75,6 +75,15 @@ class Message(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise InvalidMessage(_explain(error)) from None
+
+    @field_validator("time")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        """Zones have offsets that RFC 3339, and so CloudEvents, cannot write."""
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is too far from now") from None
 
     @field_validator("data", mode="before")
     @classmethod

@@ -145,7 +145,7 @@ class RunAgentOperator(BaseOperator):
 
     def _work(self, context: Context, before: MailboxReport) -> Any:
         run = runtime.identity(context)
-        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id))
+        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id, self.agentic_conn_id))
         with runtime.airflow_failures(), runtime.open_store(self.agentic_conn_id) as store:
             agent = self._working = self._build(store)
             self._runner = runtime.build_runner(agent, store, run, self._lease(), http=HookTransport)

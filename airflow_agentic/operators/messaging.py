@@ -95,5 +95,5 @@ class SendMessageOperator(BaseOperator):
         self.log.info(
             "message %s to %s %s", message.id, message.recipient, "sent" if new else "was sent before"
         )
-        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(message.correlation_id))
+        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(message.correlation_id, self.agentic_conn_id))
         return reference(message)

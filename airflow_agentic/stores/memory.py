@@ -233,6 +233,9 @@ def _counted(mailbox: str, kept: Sequence[_Kept], now: datetime) -> MailboxStats
         delayed=count[_READY] - len(waits),
         expired=sum(each.state is _LEASED for each in due),
         oldest_ready_seconds=max(waits).total_seconds() if waits else None,
+        newest_claimable=max(
+            (each.delivery_id for each in due if each.state in (_READY, _LEASED)), default=None
+        ),
     )
 
 

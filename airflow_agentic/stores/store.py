@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -62,11 +63,12 @@ def open_store(url: str, *, options: BusOptions | None = None, owner: str | None
         bus = MessageBus(messages, options, owner)
         return Store(url, bus, MemoryAgentStore(), probe=lambda: "memory", close=lambda: None)
     if scheme == "sqlite":
-        from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, SqlMessageStore
+        from airflow_agentic.stores.sql import SqlAgentStore, SqlMessageStore, schema
 
-        database = SqlDatabase.open(url)
+        database = schema.open_database(url)
         bus = MessageBus(SqlMessageStore(database), options, owner)
-        return Store(url, bus, SqlAgentStore(database), probe=database.probe, close=database.close)
+        probe = functools.partial(schema.probe, database)
+        return Store(url, bus, SqlAgentStore(database), probe=probe, close=database.close)
     # Not the URL itself: there may be a password in it.
     raise InvalidOption(
         f"there is no store of kind {scheme!r}. Use sqlite:////absolute/path/agentic.db "

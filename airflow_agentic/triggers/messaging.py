@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,32 +93,42 @@ class MailboxTrigger(BaseTrigger):
 
 
 class AgentMessageTrigger(BaseEventTrigger):
-    """Fires for each message of a mailbox; for ``AssetWatcher``, directly or as a message queue.
+    """Starts DAGs when messages come; for ``AssetWatcher``, directly or as a message queue.
 
-    The event's payload is ``{"mailbox": …, "delivery_id": …, "message": {CloudEvents attributes}}``. The
-    message is acked only when the event is in Airflow's database (the ack mode of shared streams), so no
-    crash of the triggerer loses it; after one, the same message can fire again.
+    By default it *announces* a mailbox: the event says that messages wait, the DAG that it starts handles them
+    (``RunAgentOperator(mailbox=…)``), and leases, attempts and dead letters hold until the work is really
+    done. Messages that come within a second share an event. An announcement that led to nothing, because the
+    DAG failed or Airflow lost the event, is repeated after ``[agentic] remind_seconds``.
+    The payload is ``{"mailbox", "ready"}``.
+
+    With ``deliver=True`` each message *is* the event: ``{"mailbox", "delivery_id", "message": {CloudEvents
+    attributes}}``. It is acked when the event is in Airflow's database (the ack mode of shared streams), so no
+    crash of the triggerer loses it, and what the DAG does with it is not the bus's business any more. Up to
+    Airflow 3.3.2 events that come in a burst may start their run only with the next event
+    (https://github.com/apache/airflow/issues/56050).
 
     Args:
         mailbox: Which.
+        deliver: See above.
         agentic_conn_id: The store; see ``AgenticHook``.
     """
 
-    def __init__(self, mailbox: str, agentic_conn_id: str | None = None) -> None:
+    def __init__(self, mailbox: str, deliver: bool = False, agentic_conn_id: str | None = None) -> None:
         super().__init__()
         self.mailbox = mailbox
+        self.deliver = deliver
         self.agentic_conn_id = agentic_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer needs to make this trigger again."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {"mailbox": self.mailbox, "agentic_conn_id": self.agentic_conn_id},
+            {"mailbox": self.mailbox, "deliver": self.deliver, "agentic_conn_id": self.agentic_conn_id},
         )
 
     def shared_stream_key(self) -> Hashable | None:
-        """Return the identity of the mailbox: all its watchers share one poll."""
-        return ("agentic", self.agentic_conn_id, self.mailbox)
+        """Return the identity of the mailbox if messages are delivered: all its watchers share one poll."""
+        return ("agentic", self.agentic_conn_id, self.mailbox) if self.deliver else None
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
@@ -130,14 +141,62 @@ class AgentMessageTrigger(BaseEventTrigger):
             yield TriggerEvent(event)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire for every message, for callers that do not share streams; acked after the event was taken."""
-        producer = MailboxProducer(self.mailbox, self.agentic_conn_id)
+        """Announce the mailbox, for ever; a store that is away is waited for."""
+        found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
+        announcer = Announcer(found.settings.remind_seconds)
+        store: Store | None = None
         try:
-            async for event, delivery in producer.open_stream():
-                yield TriggerEvent(event)
-                await asyncio.to_thread(delivery.ack)
+            while True:
+                try:
+                    if store is None:
+                        store = await asyncio.to_thread(found.open)
+                    box: MailboxStats = await asyncio.to_thread(store.bus.stats, self.mailbox)
+                    if announcer.is_due(box, time.monotonic()):
+                        yield TriggerEvent({"mailbox": self.mailbox, "ready": box.claimable})
+                except StoreError as error:
+                    if not error.retry_helps:
+                        raise
+                    _log.warning("mailbox %r cannot be looked at now: %s", self.mailbox, error)
+                await asyncio.sleep(found.settings.poll_seconds)
         finally:
-            await producer.aclose()
+            if store is not None:
+                store.close()
+
+
+class Announcer:
+    """Decides when a mailbox is announced: on new messages at once, then again while nobody takes them.
+
+    Args:
+        remind_seconds: First time until an announcement is repeated; doubled each time, up to ten minutes.
+    """
+
+    _LONGEST_SECONDS = 600.0
+    _LEAST_SECONDS = 1.0
+
+    def __init__(self, remind_seconds: float) -> None:
+        self._first = remind_seconds
+        self._wait = remind_seconds
+        self._announced = 0
+        self._at = float("-inf")
+
+    def is_due(self, box: MailboxStats, now: float) -> bool:
+        """Whether to announce now; if so, the caller does.
+
+        Args:
+            box: The mailbox as it is.
+            now: Seconds of a clock that never goes back.
+        """
+        newest = box.newest_claimable
+        if newest is None:
+            self._wait = self._first
+            return False
+        new = newest > self._announced and now - self._at >= self._LEAST_SECONDS
+        forgotten = newest <= self._announced and now - self._at >= self._wait
+        if not (new or forgotten):
+            return False
+        self._wait = self._first if new else min(2 * self._wait, self._LONGEST_SECONDS)
+        self._announced, self._at = max(newest, self._announced), now
+        return True
 
 
 class MailboxProducer(SharedStreamProducer):

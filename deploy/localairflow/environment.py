@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -106,7 +107,11 @@ class Environment:
         (self.home.path / "airflow.cfg").write_text("# Empty on purpose: all settings are in env.sh.\n")
         (self.home.path / "plugins").mkdir(exist_ok=True)
         lines = ["# To use the airflow command on this Airflow:  . env.sh"]
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(self.settings().items())]
+        # The store can be read when Airflow and its database have ended, as after the demo.
+        connection = json.dumps({"conn_type": "agentic", "extra": {"url": self.store_url}})
+        settings = {**self.settings(), "AIRFLOW_CONN_AGENTIC_DEFAULT": connection}
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
+        lines += [f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
         script = self.home.path / "env.sh"
         script.touch(mode=0o600)
         script.write_text("\n".join(lines) + "\n")
@@ -151,6 +156,7 @@ class Environment:
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": str(self.parallelism),
             "CORE__LOAD_EXAMPLES": "False",
+            "CORE__TEST_CONNECTION": "Enabled",  # on this machine nobody else can ask for it
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "CORE__FERNET_KEY": self.secrets["fernet"],
             "CORE__AUTH_MANAGER": (

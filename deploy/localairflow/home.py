@@ -10,7 +10,7 @@ import secrets
 import shlex
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -71,12 +71,12 @@ class RunRecord:
         return cls(mode, url, dags, started, launcher, postmaster, values["sockets"])
 
 
-@dataclass
 class HomeLock:
     """Held while one process starts, uses or stops the Airflow of a home; the kernel frees it if that dies."""
 
-    path: Path
-    _file: IO[str] | None = field(default=None, repr=False)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
 
     def acquire(self) -> None:
         """Take the lock at once or not at all.
@@ -112,11 +112,6 @@ class HomeLock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._file is not None
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ class LocalAirflow:
         with step(progress, "Starting scheduler, triggerer, DAG processor and API server"):
             self._until(self._healthy)
         with step(progress, "Warming up"):  # the first request of the first task would take 3 s
-            self.client.anonymous("GET", "/execution/health")
+            self.client.request("GET", "/execution/health")
         self.home.mark(complete=True)
 
     def _launch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from datetime import timedelta
 
@@ -69,10 +70,12 @@ def test_two_agents_talk_through_a_mailbox_and_the_trace_command_finds_it(run_da
         "mailbox": "writer", "handled": 1, "failed": 0, "rejected": 0, "lost": 0, "sent": 0, "open": 0,
     }  # fmt: skip
     command = run.xcom("scout", key="agentic_trace")
-    assert command == f"airflow agentic messages trace 'talk:{run.run_id}'"
+    assert shlex.split(command) == ["airflow", "agentic", "messages", "trace", f"talk:{run.run_id}"]
     assert [r.mailbox for r in store.bus.trace(f"talk:{run.run_id}")] == ["writer"]
     link = run.xcom("scout", key="_link_MessageTraceLink")
-    assert link.endswith(f"/dags/talk/runs/{run.run_id.replace(':', '%3A').replace('+', '%2B')}/tasks/scout/xcom")
+    assert link.endswith(
+        f"/dags/talk/runs/{run.run_id.replace(':', '%3A').replace('+', '%2B')}/tasks/scout/xcom"
+    )
 
 
 def test_agents_can_be_mapped_over_tasks(run_dag):
@@ -271,7 +274,9 @@ class Echo(HttpAgent[dict, dict]):
     """A service that answers with what it was asked."""
 
 
-def test_an_http_agent_works_in_a_worker_and_deferred_in_the_triggerer(run_dag, store, httpserver, monkeypatch):
+def test_an_http_agent_works_in_a_worker_and_deferred_in_the_triggerer(
+    run_dag, store, httpserver, monkeypatch
+):
     httpserver.expect_request("/ask", method="POST", json={"q": 1}).respond_with_json({"a": 2})
     monkeypatch.setenv("AIRFLOW_CONN_ECHO", f"http://{httpserver.host}:{httpserver.port}")
     config = {"conn_id": "echo", "endpoint": "/ask"}

@@ -21,7 +21,7 @@ _LIMIT = 10_000
 _NAMED = 5
 
 
-def dead_letters(store: Store, options: str) -> Finding:
+def dead_letters(store: Store) -> Finding:
     """Count what nobody could handle."""
     dead = {stats.mailbox: stats.dead for stats in store.bus.mailboxes() if stats.dead}
     if not dead:
@@ -30,18 +30,27 @@ def dead_letters(store: Store, options: str) -> Finding:
         "dead letters",
         Result.WARNING,
         f"{count(sum(dead.values()), 'dead letter')}: {_named(dead)}",
-        f"`airflow agentic dead-letters list{options}` shows them with their reasons",
+        "`airflow agentic dead-letters list` shows them with their reasons",
     )
 
 
-def leases(store: Store, options: str) -> Finding:
+def leases(store: Store) -> Finding:
     """Look for leases that ended and were not taken over."""
     now = datetime.now(UTC)
     patience = max(ABANDONED_SECONDS, store.bus.options.lease.total_seconds())
-    leased = store.bus.find(DeliveryQuery(states=(DeliveryState.LEASED,), limit=_LIMIT))
-    ended = [record for record in leased if lease_ended_seconds(record, now) > patience]
+    mailboxes = store.bus.mailboxes()
+    ended = [
+        record
+        for stats in mailboxes
+        if stats.expired
+        for record in store.bus.find(
+            DeliveryQuery(mailbox=stats.mailbox, states=(DeliveryState.LEASED,), limit=_LIMIT)
+        )
+        if lease_ended_seconds(record, now) > patience
+    ]
     if not ended:
-        return Finding("leases", Result.OK, f"{len(leased):,} held, none abandoned")
+        held = sum(stats.leased - stats.expired for stats in mailboxes)
+        return Finding("leases", Result.OK, f"{held:,} held, none abandoned")
     boxes = Counter(record.mailbox for record in ended)
     longest = span(max(lease_ended_seconds(record, now) for record in ended))
     return Finding(
@@ -49,11 +58,11 @@ def leases(store: Store, options: str) -> Finding:
         Result.WARNING,
         f"whoever held them is gone and nobody reads their mailbox, for up to {longest}: {_named(boxes)}",
         "run whatever reads the mailbox, its next receive takes them over; "
-        f"`airflow agentic messages peek {boxes.most_common(1)[0][0]} --state leased{options}` shows them",
+        f"`airflow agentic messages peek {boxes.most_common(1)[0][0]} --state leased` shows them",
     )
 
 
-def agents(store: Store, options: str) -> Finding:
+def agents(store: Store) -> Finding:
     """Look for agents whose last instance stopped reporting without shutting down."""
     known = store.agents.list()
     lost = [
@@ -68,7 +77,7 @@ def agents(store: Store, options: str) -> Finding:
         Result.WARNING,
         f"stopped reporting without shutting down: {names}{more}",
         "look at the log of the task that ran it, and run it again (its messages come again when their leases "
-        f"end); `airflow agentic agents describe {shlex.quote(lost[0].name)}{options}` shows it",
+        f"end); `airflow agentic agents describe {shlex.quote(lost[0].name)}` shows it",
     )
 
 

@@ -35,7 +35,7 @@ def upgrade_schema(args: Namespace) -> None:
     from airflow_agentic.stores.sql import SqlDatabase, schema
 
     target = _sql_target(args)
-    database = SqlDatabase.open(target.url, create=False)
+    database = SqlDatabase.open(target.url)
     try:
         before = schema.current(database)
         schema.upgrade(database)

@@ -45,8 +45,7 @@ def show_dead_letter(args: Namespace) -> None:
         found = store.bus.find(DeliveryQuery(ids=(args.delivery_id,), limit=1))
     if not found:
         raise MessageNotFound(
-            f"this store has no delivery {args.delivery_id}. `airflow agentic dead-letters list"
-            f"{store_options(args)}` shows what there is."
+            f"this store has no delivery {args.delivery_id}. `airflow agentic dead-letters list` shows what there is."
         )
     record, now = found[0], datetime.now(UTC)
     redrive = _redrive_command(args) if record.state is DeliveryState.DEAD else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
-from airflow_agentic.cli.access import find_target, sqlite_file, store_options
+from airflow_agentic.cli.access import completed, find_target, sqlite_file
 from airflow_agentic.cli.checks import Finding, Result, examined, installation, storage, work
 from airflow_agentic.cli.command import command
 from airflow_agentic.cli.output import count, listing, say
@@ -20,7 +20,7 @@ _INDENT = 9
 @command
 def examine(args: Namespace) -> None:
     """Look at the installation, the store and the work in it; exit 1 if something fails."""
-    findings = [*installation.findings(), *_store(args)]
+    findings = [_completed(finding, args) for finding in (*installation.findings(), *_store(args))]
     if args.output == "table":
         say(*_lines(findings))
     else:
@@ -35,6 +35,8 @@ def _store(args: Namespace) -> list[Finding]:
     except AgenticError as error:
         return [Finding("store", Result.FAIL, str(error))]
     findings = [examined("store", partial(storage.location, target))]
+    if findings[0].result is Result.FAIL:
+        return findings
     path = sqlite_file(target)
     if path is not None:
         findings.append(examined("file system", partial(storage.filesystem, path)))
@@ -44,17 +46,21 @@ def _store(args: Namespace) -> list[Finding]:
     opening = examined("schema and write access", partial(storage.schema_of, target))
     findings.append(opening)
     if opening.result is Result.OK:
-        findings.extend(_work(target, store_options(args)))
+        findings.extend(_work(target))
     return findings
 
 
-def _work(target: StoreTarget, options: str) -> list[Finding]:
+def _work(target: StoreTarget) -> list[Finding]:
     with target.open() as store:
         return [
-            examined("dead letters", partial(work.dead_letters, store, options)),
-            examined("leases", partial(work.leases, store, options)),
-            examined("agents", partial(work.agents, store, options)),
+            examined("dead letters", partial(work.dead_letters, store)),
+            examined("leases", partial(work.leases, store)),
+            examined("agents", partial(work.agents, store)),
         ]
+
+
+def _completed(finding: Finding, args: Namespace) -> Finding:
+    return replace(finding, text=completed(finding.text, args), way_out=completed(finding.way_out, args))
 
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:

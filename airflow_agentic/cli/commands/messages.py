@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +27,7 @@ def mailbox_stats(args: Namespace) -> None:
     with opened(args) as store:
         found = [store.bus.stats(args.mailbox)] if args.mailbox else store.bus.mailboxes()
         remark = unknown_mailbox(store.bus, args.mailbox) if args.mailbox else None
-    listing(args.output, [{**asdict(s), "total": s.total} for s in found], map(_stats_row, found))
+    listing(args.output, [_stats_data(s) for s in found], map(_stats_row, found))
     if remark:
         note(remark)
 
@@ -80,18 +79,24 @@ def send_message(args: Namespace) -> None:
         note(f"follow it: airflow agentic messages trace {message.id}{store_options(args)}")
 
 
-def _stats_row(stats: MailboxStats) -> dict[str, object]:
-    oldest = stats.oldest_ready_seconds
+def _stats_data(stats: MailboxStats) -> dict[str, Any]:
     return {
         "mailbox": stats.mailbox,
         "ready": stats.ready,
         "delayed": stats.delayed,
         "leased": stats.leased,
+        "expired": stats.expired,
         "done": stats.done,
         "dead": stats.dead,
         "total": stats.total,
-        "oldest ready": "" if oldest is None else span(oldest),
+        "oldest_ready_seconds": stats.oldest_ready_seconds,
     }
+
+
+def _stats_row(stats: MailboxStats) -> dict[str, object]:
+    row = _stats_data(stats)
+    oldest = row.pop("oldest_ready_seconds")
+    return {**row, "oldest ready": "" if oldest is None else span(oldest)}
 
 
 def _trace_row(record: DeliveryRecord, now: datetime) -> dict[str, object]:

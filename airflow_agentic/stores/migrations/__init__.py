@@ -10,10 +10,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 
-def run_upgrade(connection: Connection, revision: str) -> None:
+def run_upgrade(connection: Connection, revision: str, version_table: str) -> None:
     """Run the missing steps up to ``revision`` on a connection whose transaction the caller holds."""
     config = _config()
     config.attributes["connection"] = connection
+    config.attributes["version_table"] = version_table
     command.upgrade(config, revision)
 
 

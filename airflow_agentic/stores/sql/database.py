@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,11 @@ from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
-from airflow_agentic.stores.sql import schema
 
 _BUSY_SECONDS = 30
 
 _PRAGMAS = (
-    # A reader never blocks the writer, and a commit is on disk when it returns.
-    "PRAGMA journal_mode=WAL",
+    # With the write-ahead log a reader never blocks the writer; with FULL a commit is on disk when it returns.
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
 )
@@ -42,18 +42,16 @@ class SqlDatabase:
         self._lock = threading.RLock()
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True) -> SqlDatabase:
-        """Connect, and check the schema; give an empty database its schema.
+    def open(cls, url: str) -> SqlDatabase:
+        """Connect; the schema is not looked at (see ``schema.open_database``).
 
         Args:
             url: ``sqlite:///…``.
-            create: Check and create the schema; ``False`` to leave it alone.
 
         Raises:
             InvalidOption: The URL has no file.
             StoreUnavailable: The file cannot be opened.
             StoreNotWritable: The file, or the directory to make it in, cannot be written.
-            SchemaMismatch: The schema is too old or too new.
         """
         path = _file_of(url)
         _check_access(path)
@@ -65,16 +63,9 @@ class SqlDatabase:
         )
         event.listen(engine, "connect", _prepare)
         try:
-            database = cls(engine, engine.connect())
+            return cls(engine, engine.connect())
         except DatabaseError as error:
             raise _translate(error, path) from error
-        try:
-            if create:
-                schema.ensure(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
 
     @property
     def url(self) -> str:
@@ -108,19 +99,6 @@ class SqlDatabase:
                 self._roll_back()
                 raise
 
-    def probe(self) -> str:
-        """Prove that the store can be read and written, without leaving a trace.
-
-        Returns:
-            The schema revision.
-
-        Raises:
-            StoreError: It cannot.
-        """
-        with self.transaction():
-            self._run("UPDATE agentic_delivery SET attempts = attempts WHERE delivery_id = -1")
-        return schema.current(self) or "none"
-
     def close(self) -> None:
         """End the connection."""
         with self._lock:
@@ -151,11 +129,26 @@ class SqlDatabase:
 
 def _prepare(connection: Any, _record: Any) -> None:
     try:
+        _use_wal(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma).close()
     except BaseException:
         connection.close()
         raise
+
+
+def _use_wal(connection: Any) -> None:
+    """Change the journal mode. SQLite does not wait here by itself when several open a new file at once."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _file_of(url: str) -> Path:

@@ -83,6 +83,8 @@ class SqlMessageStore:
             box[row.state] = row.count
             if row.state == DeliveryState.LEASED:
                 box["expired"] = row.count - row.invisible
+            if row.state in (DeliveryState.LEASED, DeliveryState.READY) and row.newest is not None:
+                box["newest_claimable"] = max(row.newest, box.get("newest_claimable", 0))
             if row.state == DeliveryState.READY:
                 box["delayed"] = row.invisible
                 if row.oldest is not None:

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from airflow_agentic.errors import SchemaTooNew, SchemaTooOld
-
-if TYPE_CHECKING:
-    from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.database import SqlDatabase
 
 HEAD = "0002"
 """Revision of this version. Revisions are numbers in order, so that older and newer can be told apart."""
 
 VERSION_TABLE = "agentic_schema_version"
+
+
+def open_database(url: str) -> SqlDatabase:
+    """Connect to a database of this version's schema; give an empty one that schema.
+
+    Raises:
+        InvalidOption: The URL has no file.
+        StoreUnavailable: The file cannot be opened.
+        StoreNotWritable: The file, or the directory to make it in, cannot be written.
+        SchemaTooOld: The database is older.
+        SchemaTooNew: The database is newer.
+    """
+    database = SqlDatabase.open(url)
+    try:
+        ensure(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def probe(database: SqlDatabase) -> str:
+    """Prove that a store can be read and written, without leaving a trace.
+
+    Returns:
+        The schema revision.
+
+    Raises:
+        StoreError: It cannot.
+    """
+    with database.transaction():
+        database.execute("UPDATE agentic_delivery SET attempts = attempts WHERE delivery_id = -1")
+    return current(database) or "none"
 
 
 def current(database: SqlDatabase) -> str | None:
@@ -71,4 +100,4 @@ def upgrade(database: SqlDatabase, revision: str = HEAD) -> None:
         if present is not None and present > revision:
             check(present, database.url)
         if present != revision:
-            run_upgrade(database.connection, revision)
+            run_upgrade(database.connection, revision, VERSION_TABLE)

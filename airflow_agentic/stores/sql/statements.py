@@ -95,7 +95,8 @@ FIND = """
 STATS = f"""
     SELECT mailbox, state, count(*) AS count, {NOW} AS now,
         sum(visible_at > {NOW}) AS invisible,
-        min(CASE WHEN visible_at <= {NOW} THEN visible_at END) AS oldest
+        min(CASE WHEN visible_at <= {NOW} THEN visible_at END) AS oldest,
+        max(CASE WHEN visible_at <= {NOW} THEN delivery_id END) AS newest
     FROM agentic_delivery
     WHERE :mailbox IS NULL OR mailbox = :mailbox
     GROUP BY mailbox, state"""

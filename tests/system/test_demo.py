@@ -1,0 +1,141 @@
+"""The demo's DAGs on a booted Airflow: they succeed, they add up, they start on messages, they survive SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from airflow_agentic.messaging import Message
+from airflow_agentic.messaging.ports import DeliveryQuery
+
+KILLS = 20
+
+
+def audit(airflow, **conf):
+    return airflow.client.trigger("dependency_audit", conf=conf)
+
+
+def report_of(airflow):
+    return json.loads((Path(airflow.home.path) / "reports" / "dependency_audit.json").read_text())
+
+
+def installed_seen_from_outside():
+    code = "import importlib.metadata as m; print(sum(1 for _ in m.distributions()))"
+    return int(subprocess.check_output([sys.executable, "-c", code], text=True, cwd="/"))
+
+
+def deliveries(store, mailbox, run_id):
+    query = DeliveryQuery(mailbox=mailbox, correlation_id=f"dependency_audit:{run_id}", limit=10_000)
+    return store.bus.find(query)
+
+
+def test_the_audit_judges_every_installed_distribution(airflow, store):
+    run_id = audit(airflow)
+    assert airflow.client.wait("dependency_audit", run_id, timeout=120) == "success"
+
+    report = report_of(airflow)
+    assert report["run"] == f"dependency_audit:{run_id}"
+    assert report["installed"] == installed_seen_from_outside()
+    assert report["installed"] == report["judged"] + report["dead"]
+    assert sum(report["families"].values()) == report["judged"]
+    assert report["families"]["permissive"] > 0
+    states = Counter(str(record.state) for record in deliveries(store, "license-auditor", run_id))
+    assert states == {"done": report["judged"], "dead": report["dead"] + report["planted"]}
+    (letter,) = [r for r in deliveries(store, "license-auditor", run_id) if r.state == "dead"]
+    assert "Invalid version: 'not a version'" in letter.reason
+
+
+def test_a_dag_run_starts_within_five_seconds_of_a_message(airflow, store):
+    before = {run["dag_run_id"] for run in airflow.client.dag_runs("license_review")}
+    finding = {
+        "name": "a-test", "version": "1", "family": "unknown", "spdx": None, "evidence": "none",
+        "reason": "sent by a test", "needs_review": True,
+    }  # fmt: skip
+    began = time.monotonic()
+    store.bus.send(Message(source="test", recipient="reviewer", data=finding))
+    started = None
+    while started is None and time.monotonic() - began < 15:
+        fresh = [run for run in airflow.client.dag_runs("license_review") if run["dag_run_id"] not in before]
+        started = fresh[0] if fresh else None
+        time.sleep(0.05)
+    seconds = time.monotonic() - began
+
+    assert started is not None
+    assert seconds < 5, f"it took {seconds:.1f} s"
+    assert airflow.client.wait("license_review", started["dag_run_id"], timeout=60) == "success"
+    notes = airflow.client.xcom("license_review", started["dag_run_id"], "review")
+    assert "a-test 1" in {note["distribution"] for note in notes}
+    assert store.bus.stats("reviewer").open == 0
+
+
+def test_twenty_sigkills_lose_nothing_and_repeat_nothing(airflow, store):
+    run_id = audit(airflow, pause_seconds=0.25, lease_seconds=2)
+    dice = random.Random(run_id)
+    kills = 0
+    deadline = time.monotonic() + 200
+    while kills < KILLS and time.monotonic() < deadline:
+        time.sleep(dice.uniform(0.05, 1.0))
+        if airflow.client.run_state("dependency_audit", run_id) not in ("queued", "running"):
+            break
+        victims = task_processes(airflow)
+        if victims:
+            dice.choice(victims).kill()
+            kills += 1
+    state = airflow.client.wait("dependency_audit", run_id, timeout=200)
+
+    assert kills == KILLS
+    assert state == "success"
+    report = report_of(airflow)
+    assert report["run"] == f"dependency_audit:{run_id}"
+    assert report["installed"] == installed_seen_from_outside()
+    # Lost: none.
+    assert report["installed"] == report["judged"] + report["dead"]
+    # Repeated: at least once would allow one for each kill; the commit of ack and verdict allows none.
+    assert report["repeated"] == 0
+    sent = deliveries(store, "license-auditor", run_id)
+    assert len(sent) == report["installed"] + report["planted"]
+    assert {str(record.state) for record in sent} <= {"done", "dead"}
+    assert len(deliveries(store, "reporter", run_id)) == report["judged"]
+    taken_over = sum(entry.event == "lease-expired" for record in sent for entry in record.history)
+    print(f"\n{kills} kills: {report['installed']} sent, {report['judged']} judged, {taken_over} taken over")
+
+
+def task_processes(airflow):
+    """Processes that run a task: children of the executor's workers, which carry the task's id in their title."""
+    found = []
+    home = str(airflow.home.path)
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if not title.startswith("airflow worker -- ") or "LocalExecutor" in title:
+            continue
+        try:
+            if process.environ().get("AIRFLOW_HOME") == home:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_command_line_shows_what_the_agents_did(airflow):
+    agents = cli(airflow, "agents", "list")
+    assert {"inventory", "license-auditor", "reporter"} <= {row["name"] for row in agents}
+    boxes = {row["mailbox"]: row for row in cli(airflow, "messages", "stats")}
+    assert boxes["license-auditor"]["ready"] == boxes["license-auditor"]["leased"] == 0
+    letters = cli(airflow, "dead-letters", "list")
+    assert {row["mailbox"] for row in letters} == {"license-auditor"}
+
+
+def cli(airflow, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "agentic", *words, "-o", "json"],
+        env=airflow.env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

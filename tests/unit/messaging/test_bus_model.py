@@ -1,0 +1,183 @@
+"""The same random operations on SQLite and on the model in memory, with one clock: both must agree in everything.
+
+The memory store is written from the state machine, not from the SQL; what one of them gets wrong shows here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import clocked
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from airflow_agentic.errors import AgenticError
+from airflow_agentic.messaging import BusOptions, DeliveryState, Message
+from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.stores import open_store
+from airflow_agentic.testing import FakeClock
+
+BOXES = ("north", "south")
+ALL = DeliveryQuery(limit=100_000)
+OPEN = (DeliveryState.READY, DeliveryState.LEASED)
+
+boxes = st.sampled_from(BOXES)
+spans = st.integers(0, 40).map(lambda ms: timedelta(milliseconds=ms))
+leases = st.integers(1, 40).map(lambda ms: timedelta(milliseconds=ms))
+words = st.sampled_from(["", "service down", "ü 'quoted' \"text\""])
+picks = st.randoms(use_true_random=False)
+
+
+def compared(record):
+    """Leave out when an ended delivery would be visible: it means nothing."""
+    return record if record.state in OPEN else replace(record, visible_at=record.updated_at)
+
+
+def outcome(call, *arguments, **values):
+    """Return the result or the kind of error, without what is random by design."""
+    try:
+        return call(*arguments, **values)
+    except AgenticError as error:
+        return type(error)
+
+
+class Comparison(RuleBasedStateMachine):
+    template: Path
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="agentic-model-"))
+        shutil.copy(self.template, self.folder / "agentic.db")
+        self.clock = FakeClock()
+        options = BusOptions(max_attempts=2)
+        self.model = clocked.memory(self.clock, options)
+        self.sql = clocked.sqlite(self.folder / "agentic.db", self.clock, options)
+        # What is tested is what the SQL means, not the disk.
+        self.sql.agents._db.execute("PRAGMA synchronous=OFF")
+        self.handed_out: list[tuple[Any, Any]] = []
+        self.sent: set[str] = set()
+        self.numbers = 0
+
+    def teardown(self):
+        self.sql.close()
+        shutil.rmtree(self.folder)
+
+    def both(self, method, *arguments, **values):
+        mine = outcome(getattr(self.model.bus, method), *arguments, **values)
+        theirs = outcome(getattr(self.sql.bus, method), *arguments, **values)
+        return mine, theirs
+
+    def message(self, box, *, duplicate=False):
+        self.numbers += 1
+        identity = min(self.sent) if duplicate and self.sent else f"m-{self.numbers:05}"
+        return Message(source="scanner", recipient=box, id=identity, data=self.numbers)
+
+    @initialize(count=st.integers(0, 5))
+    def something_to_begin_with(self, count):
+        for _ in range(count):
+            self.send("north", timedelta(0), duplicate=False)
+
+    @rule(box=boxes, delay=spans, duplicate=st.booleans())
+    def send(self, box, delay, duplicate):
+        message = self.message(box, duplicate=duplicate)
+        mine, theirs = self.both("send", message, delay=delay)
+        assert mine == theirs == (message.id not in self.sent)
+        self.sent.add(message.id)
+
+    @rule(box=boxes, limit=st.integers(1, 3), lease=leases)
+    def receive(self, box, limit, lease):
+        mine, theirs = self.both("receive", box, max_messages=limit, lease=lease)
+        assert [replace(d, token="", bus=None) for d in mine] == [
+            replace(d, token="", bus=None) for d in theirs
+        ]
+        self.handed_out += zip(mine, theirs, strict=True)
+
+    @precondition(lambda self: self.handed_out)
+    @rule(
+        pick=picks,
+        kind=st.sampled_from(["ack", "nack", "reject", "release", "extend"]),
+        word=words,
+        span=leases,
+    )
+    def settle(self, pick, kind, word, span):
+        """Settle anything ever handed out: most of the leases are stale."""
+        mine, theirs = pick.choice(self.handed_out[-6:])
+        values = {
+            "nack": {"delay": span, "reason": word},
+            "reject": {"reason": word},
+            "extend": {"lease": span},
+        }.get(kind, {})
+        assert outcome(getattr(mine, kind), **values) == outcome(getattr(theirs, kind), **values)
+
+    @precondition(lambda self: self.handed_out)
+    @rule(pick=picks, count=st.integers(1, 3), box=boxes, duplicate=st.booleans())
+    def ack_several_and_send(self, pick, count, box, duplicate):
+        pairs = [pick.choice(self.handed_out[-6:]) for _ in range(count)]
+        message = self.message(box, duplicate=duplicate)
+        mine = outcome(self.model.bus.ack, *(pair[0] for pair in pairs), send=[message])
+        theirs = outcome(self.sql.bus.ack, *(pair[1] for pair in pairs), send=[message])
+        assert mine == theirs
+        if mine is None:
+            self.sent.add(message.id)
+
+    @rule(span=spans)
+    def wait(self, span):
+        self.clock.advance(span)
+
+    @rule(box=boxes, word=words)
+    def redrive_a_mailbox(self, box, word):
+        mine, theirs = self.both("redrive", mailbox=box, actor="ana", reason=word)
+        assert mine == theirs
+
+    @rule(pick=picks, ids=st.lists(st.integers(1, 12), max_size=2))
+    def redrive_numbers(self, pick, ids):
+        dead = [found.delivery_id for found in self.model.bus.dead_letters()]
+        wanted = [*ids, *pick.sample(dead, min(len(dead), 1))] if ids else dead[:1]
+        mine, theirs = self.both("redrive", wanted, actor="ana", reason="why not")
+        assert mine == theirs
+
+    @rule(box=boxes, state=st.sampled_from(list(DeliveryState)), limit=st.integers(0, 3))
+    def find_some(self, box, state, limit):
+        mine, theirs = self.both("find", DeliveryQuery(mailbox=box, states=(state,), limit=limit))
+        assert [compared(r) for r in mine] == [compared(r) for r in theirs]
+
+    @invariant()
+    def both_know_the_same(self):
+        mine, theirs = self.both("find", ALL)
+        assert [compared(r) for r in mine] == [compared(r) for r in theirs]
+        assert self.model.bus.mailboxes() == self.sql.bus.mailboxes()
+
+    @invariant()
+    def every_delivery_is_in_exactly_one_state(self):
+        for store in (self.model, self.sql):
+            stats = store.bus.mailboxes()
+            assert sum(s.ready + s.leased + s.done + s.dead for s in stats) == len(self.sent)
+            assert all(s.total == s.open + s.done + s.dead for s in stats)
+            assert all(0 <= s.delayed <= s.ready and 0 <= s.expired <= s.leased for s in stats)
+
+
+def test_sqlite_and_the_model_agree_whatever_is_done_to_them(tmp_path):
+    Comparison.template = tmp_path / "template.db"
+    open_store(f"sqlite:///{Comparison.template}").close()
+    run_state_machine_as_test(
+        Comparison,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
