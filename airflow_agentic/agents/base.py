@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.config import ExtraValues
 from uuid6 import uuid7
 
 from airflow_agentic.agents.context import AgentContext
@@ -232,8 +233,10 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         values: Any = config
         if not isinstance(config, self.config_model):
             values = config.model_dump() if isinstance(config, BaseModel) else dict(config)
+        # A mistyped key must not pass in silence, unless the model says that it takes any.
+        extra: ExtraValues | None = None if "extra" in self.config_model.model_config else "forbid"
         try:
-            return self.config_model.model_validate(values).model_copy(deep=True)
+            return self.config_model.model_validate(values, extra=extra).model_copy(deep=True)
         except ValidationError as error:
             allowed = ", ".join(self.config_model.model_fields) or "none"
             raise ConfigurationError(

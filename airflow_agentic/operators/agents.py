@@ -11,13 +11,16 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_agentic import runtime
-from airflow_agentic.agents.http import HttpAgent
-from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
+from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
-from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.hooks.agents import HookTransport
 from airflow_agentic.links import TRACE_XCOM_KEY, MessageTraceLink, trace_command
-from airflow_agentic.operators.literals import is_literal
+from airflow_agentic.operators.parsing import (
+    check_agent_arguments,
+    duration,
+    is_literal,
+    registered_name,
+)
 from airflow_agentic.triggers.agents import HttpAgentTrigger, identity_as_json
 from airflow_agentic.triggers.messaging import MailboxTrigger
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_agentic.agents.base import BaseAgent
-    from airflow_agentic.stores import Store
 
 
 class RunAgentOperator(BaseOperator):
@@ -77,7 +79,7 @@ class RunAgentOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         # Templating and the UI want a name; the definition is found again when the task runs.
-        self.agent = agent if isinstance(agent, str) else _registered_name(agent)
+        self.agent = agent if isinstance(agent, str) else registered_name(agent)
         self.task = task
         self.mailbox = mailbox
         self.gather = gather
@@ -87,7 +89,7 @@ class RunAgentOperator(BaseOperator):
         self.agentic_conn_id = agentic_conn_id
         self._runner: AgentRunner | None = None
         self._working: BaseAgent[Any, Any] | None = None
-        self._check()
+        check_agent_arguments(self)
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -96,8 +98,7 @@ class RunAgentOperator(BaseOperator):
         Raises:
             UnknownAgent: No agent of that name is registered.
         """
-        name = kwargs.get("agent")
-        if isinstance(name, str) and is_literal(name):
+        if isinstance(name := kwargs.get("agent"), str) and is_literal(name):
             registry.resolve(name)
         return super().partial(**kwargs)
 
@@ -113,13 +114,7 @@ class RunAgentOperator(BaseOperator):
         return self._work(context, MailboxReport(self.mailbox or ""))
 
     def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
-        """Go on after waiting for messages.
-
-        Args:
-            context: Airflow's.
-            event: What the trigger saw.
-            before: What was done before waiting (``dag.test()`` does not keep it).
-        """
+        """Go on after waiting for messages, with what was done ``before`` (``dag.test()`` does not keep it)."""
         _raise_for(event)
         return self._work(context, MailboxReport(**(before or {"mailbox": self.mailbox or ""})))
 
@@ -147,34 +142,23 @@ class RunAgentOperator(BaseOperator):
         run = runtime.identity(context)
         context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id, self.agentic_conn_id))
         with runtime.airflow_failures(), runtime.open_store(self.agentic_conn_id) as store:
-            agent = self._working = self._build(store)
-            self._runner = runtime.build_runner(agent, store, run, self._lease(), http=HookTransport)
+            agent = self._working = self.definition().create(self.config, store.agents)
+            runner = runtime.build_runner(agent, store, run, duration(self.lease), http=HookTransport)
+            self._runner = runner
             try:
                 if self.mailbox is None:
-                    return self._runner.run_task(self.task)
-                report, result = self._go(self._runner, self.mailbox)
+                    return runner.run_task(self.task)
+                gathered = runner.gather(self.mailbox) if self.gather else None
+                report, result = gathered or (runner.drain(self.mailbox), None)
             finally:
                 agent.shutdown("the task ended")
         report = before + report
         self.log.info("mailbox %s: %s", self.mailbox, report)
-        if self._runner.stopping:
+        if runner.stopping:
             raise AirflowException("the task was told to stop; its messages come again")
         if report.open and (result is None or not self.gather):
             self._defer_for_messages(report)
         return result if self.gather else asdict(report)
-
-    def _build(self, store: Store) -> BaseAgent[Any, Any]:
-        return self.definition().create(self.config, store.agents)
-
-    def _lease(self) -> timedelta | None:
-        if self.lease is None or isinstance(self.lease, timedelta):
-            return self.lease
-        return timedelta(seconds=float(self.lease))
-
-    def _go(self, runner: AgentRunner, mailbox: str) -> tuple[MailboxReport, Any]:
-        if self.gather:
-            return runner.gather(mailbox)
-        return runner.drain(mailbox), None
 
     def _defer_for_messages(self, report: MailboxReport) -> None:
         assert self.mailbox is not None
@@ -195,47 +179,6 @@ class RunAgentOperator(BaseOperator):
                 self.agentic_conn_id,
             ),
             method_name="finish",
-        )
-
-    def _check(self) -> None:
-        """Refuse at parse time what can be known then."""
-        if self.task is not None and self.mailbox is not None:
-            raise ConfigurationError(f"task {self.task_id!r}: give task= or mailbox=, not both")
-        if self.gather and self.mailbox is None:
-            raise ConfigurationError(f"task {self.task_id!r}: gather=True needs mailbox=")
-        if self.deferrable and self.mailbox is not None:
-            raise ConfigurationError(
-                f"task {self.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
-            )
-        if not is_literal(self.agent):
-            return
-        definition = self.definition()
-        if self.deferrable:
-            _check_deferrable(self.task_id, definition)
-        if is_literal(self.config):
-            agent = definition.create(self.config)
-            if self.task is not None and is_literal(self.task):
-                agent.contract.task(self.task)
-
-
-def _registered_name(agent: Any) -> str:
-    if not isinstance(agent, AgentDefinition | type):
-        return agent  # type: ignore[no-any-return]  # a mapped or templated argument, resolved by Airflow
-    definition = as_definition(agent)
-    registry.register(definition)
-    return definition.name
-
-
-def _check_deferrable(task_id: str, definition: AgentDefinition) -> None:
-    target = definition.target
-    if not (isinstance(target, type) and issubclass(target, HttpAgent)):
-        raise ConfigurationError(
-            f"task {task_id!r}: deferrable=True needs an HttpAgent, not {definition.name!r}"
-        )
-    if target.__module__.startswith("unusual_prefix_"):
-        raise ConfigurationError(
-            f"task {task_id!r}: deferrable=True needs an agent that the triggerer can import; "
-            f"move {target.__qualname__} out of the DAG file into a module"
         )
 
 

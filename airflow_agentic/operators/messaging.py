@@ -13,7 +13,7 @@ from airflow_agentic.agents.context import AgentContext
 from airflow_agentic.links import TRACE_XCOM_KEY, MessageTraceLink, trace_command
 from airflow_agentic.messaging.delivery import reference
 from airflow_agentic.messaging.message import Kind, Message
-from airflow_agentic.operators.literals import is_literal
+from airflow_agentic.operators.parsing import duration, is_literal
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -65,7 +65,7 @@ class SendMessageOperator(BaseOperator):
         self.message_type = message_type
         self.kind = kind
         self.subject = subject
-        self.delay = timedelta(seconds=delay) if isinstance(delay, int | float) else delay
+        self.delay = delay
         self.agentic_conn_id = agentic_conn_id
         # A field that is filled in later is checked then; the others are checked now.
         known = {"recipient": recipient, "data": data, "type": message_type, "kind": kind, "subject": subject}
@@ -91,7 +91,7 @@ class SendMessageOperator(BaseOperator):
                 key="task",
             )
             with runtime.open_store(self.agentic_conn_id) as store:
-                new = store.bus.send(message, delay=self.delay)
+                new = store.bus.send(message, delay=duration(self.delay) or timedelta(0))
         self.log.info(
             "message %s to %s %s", message.id, message.recipient, "sent" if new else "was sent before"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from airflow_agentic.stores import Store, open_store
 from localairflow.stack import LocalAirflow
 
-DAGS = Path(__file__).parents[2] / "dags"
+EXAMPLES = Path(__file__).parents[2] / "dags"
+TESTS = Path(__file__).parent / "dags"
 
 # What a deployment does for all its DAGs: tasks that a SIGKILL ended are tried again, as often as it takes.
 _POLICY = """
@@ -30,12 +33,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
-    home = tmp_path_factory.mktemp("airflow")
+def homes() -> Iterator[Path]:
+    """A folder for homes. Not pytest's own: each session closes that to the user that PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="agentic-system-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def airflow(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    home = homes / "examples"
+    home.mkdir()
     (home / "config").mkdir()
     (home / "config" / "airflow_local_settings.py").write_text(_POLICY)
-    with LocalAirflow(home, DAGS) as running:
-        for dag_id in ("dependency_audit", "license_review"):
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (*EXAMPLES.glob("*.py"), *TESTS.glob("*.py")):
+        shutil.copy(file, dags)
+    with LocalAirflow(home, dags) as running:
+        for dag_id in ("dependency_audit", "license_review", "parcels_delivered"):
             running.client.wait_for_dag(dag_id, timeout_s=60)
         yield running
 

@@ -31,6 +31,13 @@ def installed_seen_from_outside():
     return int(subprocess.check_output([sys.executable, "-c", code], text=True, cwd="/"))
 
 
+def wait_until(holds, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.1)
+
+
 def deliveries(store, mailbox, run_id):
     query = DeliveryQuery(mailbox=mailbox, correlation_id=f"dependency_audit:{run_id}", limit=10_000)
     return store.bus.find(query)
@@ -53,6 +60,9 @@ def test_the_audit_judges_every_installed_distribution(airflow, store):
 
 
 def test_a_dag_run_starts_within_five_seconds_of_a_message(airflow, store):
+    # A run that is still going for the audit's findings would take this message too.
+    wait_until(lambda: store.bus.stats("reviewer").open == 0)
+    wait_until(lambda: all(run["state"] == "success" for run in airflow.client.dag_runs("license_review")))
     before = {run["dag_run_id"] for run in airflow.client.dag_runs("license_review")}
     finding = {
         "name": "a-test", "version": "1", "family": "unknown", "spdx": None, "evidence": "none",
@@ -73,6 +83,32 @@ def test_a_dag_run_starts_within_five_seconds_of_a_message(airflow, store):
     notes = airflow.client.xcom("license_review", started["dag_run_id"], "review")
     assert "a-test 1" in {note["distribution"] for note in notes}
     assert store.bus.stats("reviewer").open == 0
+
+
+def test_a_delivered_message_is_the_event_and_is_acked_when_airflow_has_it(airflow, store):
+    store.bus.send(Message(source="test", recipient="parcels", data={"weight": 3}))
+    wait_until(lambda: airflow.client.dag_runs("parcels_delivered"))
+    (run,) = airflow.client.dag_runs("parcels_delivered")
+    assert airflow.client.wait("parcels_delivered", run["dag_run_id"], timeout=60) == "success"
+    assert airflow.client.xcom("parcels_delivered", run["dag_run_id"], "unpack") == [{"weight": 3}]
+    wait_until(lambda: store.bus.stats("parcels").open == 0)
+    assert store.bus.stats("parcels").done == 1
+
+
+def test_the_connection_test_of_the_form_says_what_it_found(airflow):
+    def tested(**fields):
+        body = {"connection_id": "any", "conn_type": "agentic", "extra": json.dumps(fields)}
+        return airflow.client.post("/connections/test", body)
+
+    good = tested(url=airflow.store_url)
+    assert good["status"] is True
+    assert "writable" in good["message"]
+    bad = tested(url="sqlite:////no/such/place/agentic.db")
+    assert bad["status"] is False
+    assert "/no/such/place" in bad["message"]
+    strange = tested(url=airflow.store_url, leese_seconds=3)
+    assert strange["status"] is False
+    assert "leese_seconds" in strange["message"]
 
 
 def test_twenty_sigkills_lose_nothing_and_repeat_nothing(airflow, store):

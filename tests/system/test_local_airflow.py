@@ -36,8 +36,8 @@ def processes_of(home):
 
 
 @pytest.mark.system
-def test_a_local_airflow_runs_a_dag_and_leaves_no_process_behind(tmp_path):
-    home, dags = tmp_path / "home", tmp_path / "dags"
+def test_a_local_airflow_runs_a_dag_and_leaves_no_process_behind(homes, tmp_path):
+    home, dags = homes / "trivial", tmp_path / "dags"
     dags.mkdir()
     (dags / "trivial.py").write_text(DAG)
 

@@ -51,13 +51,13 @@ class TestIdsInARun:
         assert ids(words=[{"a": 1, "b": 2}]) == ids(words=[{"b": 2, "a": 1}])
 
     def test_recipient_type_and_subject_are_part_of_it(self):
-        ctx = AgentContext("auditor", run=RUN)
-        sent = [
-            ctx.send("legal", "a"),
-            ctx.send("boss", "a"),
-            ctx.send("legal", "a", type="t"),
-            ctx.send("legal", "a", subject="s"),
+        ways = [
+            {"recipient": "legal"},
+            {"recipient": "boss"},
+            {"recipient": "legal", "type": "t"},
+            {"recipient": "legal", "subject": "s"},
         ]
+        sent = [AgentContext("auditor", run=RUN).send(data="a", **way) for way in ways]
         assert len({message.id for message in sent}) == 4
 
     def test_a_key_names_a_message_whose_words_change_between_tries(self):

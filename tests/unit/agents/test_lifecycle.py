@@ -472,3 +472,24 @@ class TestTypes:
             "other",
             "Doubler",
         )
+
+
+def test_a_mistyped_configuration_key_is_refused_unless_the_model_takes_any():
+    class Limit(BaseModel):
+        euros: int = 1
+
+    class Open(BaseModel, extra="allow"):
+        euros: int = 1
+
+    class Closed(BaseAgent[int, int]):
+        config_model = Limit
+
+        def process(self, task, ctx):
+            return task
+
+    class Wide(Closed):
+        config_model = Open
+
+    with pytest.raises(ConfigurationError, match=r"euro: Extra inputs are not permitted.*Known keys: euros"):
+        Closed(config={"euro": 2})
+    assert Wide(config={"euro": 2}).configuration.euro == 2

@@ -273,7 +273,7 @@ def _forgetful_configure(self, config=None, **changes):
     Auditor.configure(self, config, **changes)
 
 
-class Loose(BaseModel):
+class Loose(BaseModel, extra="ignore"):
     level: int = 2
 
 

@@ -311,10 +311,15 @@ class TestNack:
             one(bus).nack(delay=timedelta(0))
         assert bus.dead_letters()[0].reason == "attempts spent"
 
-    def test_the_last_reason_is_shown_while_it_waits(self, bus):
+    def test_the_last_reason_is_shown_until_it_is_done(self, bus):
         bus.send(message())
-        one(bus).nack(delay=SECOND, reason="service down")
+        one(bus).nack(delay=timedelta(0), reason="service down")
         assert (record(bus).state, record(bus).reason) == (DeliveryState.READY, "service down")
+        delivery = one(bus)
+        assert record(bus).reason == "service down"
+        delivery.ack()
+        assert record(bus).reason is None
+        assert [h.detail for h in record(bus).history] == ["service down"]
 
 
 class TestReject:

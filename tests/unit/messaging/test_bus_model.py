@@ -36,7 +36,7 @@ OPEN = (DeliveryState.READY, DeliveryState.LEASED)
 
 boxes = st.sampled_from(BOXES)
 spans = st.integers(0, 40).map(lambda ms: timedelta(milliseconds=ms))
-leases = st.integers(1, 40).map(lambda ms: timedelta(milliseconds=ms))
+leases = st.integers(1, 200).map(lambda ms: timedelta(milliseconds=ms))
 words = st.sampled_from(["", "service down", "ü 'quoted' \"text\""])
 picks = st.randoms(use_true_random=False)
 
@@ -114,7 +114,7 @@ class Comparison(RuleBasedStateMachine):
     )
     def settle(self, pick, kind, word, span):
         """Settle anything ever handed out: most of the leases are stale."""
-        mine, theirs = pick.choice(self.handed_out[-6:])
+        mine, theirs = pick.choice(self.handed_out[-4:])
         values = {
             "nack": {"delay": span, "reason": word},
             "reject": {"reason": word},
@@ -125,7 +125,7 @@ class Comparison(RuleBasedStateMachine):
     @precondition(lambda self: self.handed_out)
     @rule(pick=picks, count=st.integers(1, 3), box=boxes, duplicate=st.booleans())
     def ack_several_and_send(self, pick, count, box, duplicate):
-        pairs = [pick.choice(self.handed_out[-6:]) for _ in range(count)]
+        pairs = [pick.choice(self.handed_out[-4:]) for _ in range(count)]
         message = self.message(box, duplicate=duplicate)
         mine = outcome(self.model.bus.ack, *(pair[0] for pair in pairs), send=[message])
         theirs = outcome(self.sql.bus.ack, *(pair[1] for pair in pairs), send=[message])

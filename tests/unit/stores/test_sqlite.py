@@ -247,7 +247,7 @@ class TestTogether:
         command = [sys.executable, "-W", "error", "-c", OPEN_AT_ONCE]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         processes = [subprocess.Popen([*command, str(i)], text=True, **pipes) for i in range(4)]
-        urls = [f"sqlite:///{path}-{turn}" for turn in range(6)]
+        urls = [f"sqlite:///{path}-{turn}" for turn in range(25)]
         for url in urls:
             for process in processes:
                 process.stdin.write(f"{url}\n")

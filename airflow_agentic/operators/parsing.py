@@ -1,0 +1,93 @@
+"""What can be checked when a DAG is parsed, before anything runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+from airflow_agentic.agents.http import HttpAgent
+from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
+from airflow_agentic.errors import ConfigurationError
+
+
+class AgentArguments(Protocol):
+    """What a ``RunAgentOperator`` was given."""
+
+    task_id: str
+    agent: str
+    task: Any
+    mailbox: str | None
+    gather: bool
+    config: Any
+    deferrable: bool
+
+    def definition(self) -> AgentDefinition:
+        """Return the agent's definition."""
+        ...
+
+
+def is_literal(value: Any) -> bool:
+    """Whether a value is what the task will see: no template in it, and nothing that Airflow fills in later."""
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, dict):
+        return all(is_literal(key) and is_literal(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(is_literal(item) for item in value)
+    return not hasattr(value, "resolve")
+
+
+def duration(value: timedelta | float | str | None) -> timedelta | None:
+    """Return a duration that was given as such or in seconds; a template gives a string."""
+    if value is None or isinstance(value, timedelta):
+        return value
+    return timedelta(seconds=float(value))
+
+
+def registered_name(agent: Any) -> Any:
+    """Register a definition or class, and return its name; a mapped or templated argument is left alone."""
+    if not isinstance(agent, AgentDefinition | type):
+        return agent
+    definition = as_definition(agent)
+    registry.register(definition)
+    return definition.name
+
+
+def check_agent_arguments(operator: AgentArguments) -> None:
+    """Refuse arguments of a ``RunAgentOperator`` that cannot work; those that are filled in later pass.
+
+    Raises:
+        UnknownAgent: No agent of that name is registered.
+        ConfigurationError: The arguments do not go together, or the configuration does not fit.
+        InvalidTask: The literal task does not fit.
+    """
+    if operator.task is not None and operator.mailbox is not None:
+        raise ConfigurationError(f"task {operator.task_id!r}: give task= or mailbox=, not both")
+    if operator.gather and operator.mailbox is None:
+        raise ConfigurationError(f"task {operator.task_id!r}: gather=True needs mailbox=")
+    if operator.deferrable and operator.mailbox is not None:
+        raise ConfigurationError(
+            f"task {operator.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
+        )
+    if not is_literal(operator.agent):
+        return
+    definition = operator.definition()
+    if operator.deferrable:
+        _check_deferrable(operator.task_id, definition)
+    if is_literal(operator.config):
+        agent = definition.create(operator.config)
+        if operator.task is not None and is_literal(operator.task):
+            agent.contract.task(operator.task)
+
+
+def _check_deferrable(task_id: str, definition: AgentDefinition) -> None:
+    target = definition.target
+    if not (isinstance(target, type) and issubclass(target, HttpAgent)):
+        raise ConfigurationError(
+            f"task {task_id!r}: deferrable=True needs an HttpAgent, not {definition.name!r}"
+        )
+    if target.__module__.startswith("unusual_prefix_"):
+        raise ConfigurationError(
+            f"task {task_id!r}: deferrable=True needs an agent that the triggerer can import; "
+            f"move {target.__qualname__} out of the DAG file into a module"
+        )
