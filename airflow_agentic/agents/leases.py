@@ -14,15 +14,20 @@ from airflow_agentic.messaging.delivery import Delivery
 
 _log = logging.getLogger(__name__)
 
+# A third of the time after which a silent instance counts as lost.
+_LONGEST_SILENCE_SECONDS = 20.0
+
 
 class LeaseRenewer:
-    """Context manager: extends the leases of ``deliveries`` each third of ``lease`` in a thread.
+    """Context manager: while an agent works, extends its leases and gives its signs of life, in a thread.
+
+    It ticks each third of ``lease``, and at least every 20 seconds.
 
     A renewal that fails is tried again at the next tick; a lease that is lost is left alone, and the later ack
     says so.
 
     Args:
-        deliveries: What to keep.
+        deliveries: What to keep; may be empty.
         lease: How long each renewal lasts.
         beat: Called at each tick; the agent's sign of life.
     """
@@ -31,7 +36,7 @@ class LeaseRenewer:
         self._deliveries = list(deliveries)
         self._lease = lease
         self._beat = beat
-        self._interval = lease.total_seconds() / 3
+        self._interval = min(lease.total_seconds() / 3, _LONGEST_SILENCE_SECONDS)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="agentic-lease-renewer", daemon=True)
 

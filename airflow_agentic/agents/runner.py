@@ -45,7 +45,7 @@ class MailboxReport:
         rejected: Put into the dead letters.
         lost: Handled after their lease had ended; they come again.
         sent: Messages sent with the acks.
-        open: Deliveries that have not ended, in whoever's hands, when this go ended.
+        open: Deliveries that had not ended when this go did, in whoever's hands, without those sent for later.
     """
 
     mailbox: str
@@ -100,7 +100,8 @@ class AgentRunner:
             Exception: Whatever ``process`` raises.
         """
         ctx = self._make_context(())
-        result = self._agent.run(task, ctx)
+        with LeaseRenewer((), self._lease, self._agent.heartbeat):
+            result = self._agent.run(task, ctx)
         self._bus.send_many(ctx.outbox)
         return self._agent.contract.to_json(result)
 
@@ -131,7 +132,7 @@ class AgentRunner:
             if not taken:
                 break
             report += self._handle(mailbox, taken)
-        return replace(report, open=self._bus.stats(mailbox).open)
+        return replace(report, open=self._bus.stats(mailbox).current)
 
     def gather(
         self, mailbox: str, *, max_messages: int = 10_000, linger: timedelta = timedelta(seconds=2)
@@ -155,12 +156,12 @@ class AgentRunner:
         deadline = time.monotonic() + linger.total_seconds()
         while True:
             self._held = self._bus.receive(mailbox, max_messages=max_messages, lease=self._lease)
-            unseen = self._bus.stats(mailbox).open - len(self._held)
+            unseen = self._bus.stats(mailbox).current - len(self._held)
             if unseen <= 0 or len(self._held) >= max_messages:
                 return self._process_all(mailbox)
             self.release()
             if time.monotonic() >= deadline:
-                return MailboxReport(mailbox, open=self._bus.stats(mailbox).open), None
+                return MailboxReport(mailbox, open=self._bus.stats(mailbox).current), None
             time.sleep(self._bus.options.poll.total_seconds())
 
     @property
@@ -187,7 +188,7 @@ class AgentRunner:
         deadline = time.monotonic() + linger.total_seconds()
         while True:
             taken = self._bus.receive(mailbox, lease=self._lease)
-            if taken or time.monotonic() >= deadline or self._bus.stats(mailbox).open == 0:
+            if taken or time.monotonic() >= deadline or self._bus.stats(mailbox).current == 0:
                 return taken
             time.sleep(self._bus.options.poll.total_seconds())
 
@@ -249,7 +250,7 @@ class AgentRunner:
             handled=len(deliveries),
             rejected=rejected,
             sent=len(ctx.outbox),
-            open=self._bus.stats(mailbox).open,
+            open=self._bus.stats(mailbox).current,
         )
         return report, self._agent.contract.to_json(result)
 

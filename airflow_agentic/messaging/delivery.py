@@ -87,6 +87,7 @@ class MailboxStats:
     Attributes:
         ready: Waiting to be claimed, delayed ones included.
         delayed: Those of ``ready`` that are not to be claimed yet.
+        scheduled: Those of ``delayed`` that were sent for later and never handed out.
         leased: In somebody's hands, ``expired`` ones included.
         expired: Those of ``leased`` whose lease ended; the next receiver gets them.
         done: Acked.
@@ -98,6 +99,7 @@ class MailboxStats:
     mailbox: str
     ready: int = 0
     delayed: int = 0
+    scheduled: int = 0
     leased: int = 0
     expired: int = 0
     done: int = 0
@@ -109,6 +111,11 @@ class MailboxStats:
     def open(self) -> int:
         """Deliveries that have not ended: ``ready + leased``."""
         return self.ready + self.leased
+
+    @property
+    def current(self) -> int:
+        """Those of ``open`` that are today's work: all but what was sent for later."""
+        return self.open - self.scheduled
 
     @property
     def claimable(self) -> int:

@@ -231,6 +231,7 @@ def _counted(mailbox: str, kept: Sequence[_Kept], now: datetime) -> MailboxStats
         mailbox,
         **{state.value: number for state, number in count.items()},
         delayed=count[_READY] - len(waits),
+        scheduled=sum(k.state is _READY and k.visible_at > now and k.attempts == 0 for k in kept),
         expired=sum(each.state is _LEASED for each in due),
         oldest_ready_seconds=max(waits).total_seconds() if waits else None,
         newest_claimable=max(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_agentic import runtime
 from airflow_agentic.errors import AgenticError, StaleLease, StoreError
+from airflow_agentic.messaging.announcer import Announcer
 from airflow_agentic.messaging.codec import to_event
 from airflow_agentic.messaging.delivery import Delivery, MailboxStats
 
@@ -29,8 +31,8 @@ Condition = Literal["message", "work", "all"]
 
 _CONDITIONS: dict[Condition, Callable[[MailboxStats], bool]] = {
     "message": lambda box: box.claimable > 0,
-    "work": lambda box: box.claimable > 0 or box.open == 0,
-    "all": lambda box: box.claimable == box.open,
+    "work": lambda box: box.claimable > 0 or box.current == 0,
+    "all": lambda box: box.claimable == box.current,
 }
 
 
@@ -39,8 +41,8 @@ class MailboxTrigger(BaseTrigger):
 
     Args:
         mailbox: Which.
-        condition: ``message``: something can be received. ``work``: that, or nothing is open any more.
-            ``all``: whatever is open can be received.
+        condition: ``message``: something can be received. ``work``: that, or nothing is left to wait for.
+            ``all``: whatever there is can be received; what was sent for later does not count.
         agentic_conn_id: The store; see ``AgenticHook``.
     """
 
@@ -72,24 +74,12 @@ class MailboxTrigger(BaseTrigger):
 
     async def _wait(self) -> MailboxStats:
         holds = _CONDITIONS[self.condition]
-        store: Store | None = None
         found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
-        try:
-            while True:
-                try:
-                    if store is None:
-                        store = await asyncio.to_thread(found.open)
-                    box: MailboxStats = await asyncio.to_thread(store.bus.stats, self.mailbox)
-                    if holds(box):
-                        return box
-                except StoreError as error:
-                    if not error.retry_helps:
-                        raise
-                    _log.warning("mailbox %r cannot be looked at now: %s", self.mailbox, error)
-                await asyncio.sleep(found.settings.poll_seconds)
-        finally:
-            if store is not None:
-                store.close()
+        async with contextlib.aclosing(_looks(found, self.mailbox)) as looks:
+            async for box in looks:
+                if holds(box):
+                    return box
+        raise AssertionError("looking at a mailbox has no end")
 
 
 class AgentMessageTrigger(BaseEventTrigger):
@@ -144,59 +134,10 @@ class AgentMessageTrigger(BaseEventTrigger):
         """Announce the mailbox, for ever; a store that is away is waited for."""
         found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
         announcer = Announcer(found.settings.remind_seconds)
-        store: Store | None = None
-        try:
-            while True:
-                try:
-                    if store is None:
-                        store = await asyncio.to_thread(found.open)
-                    box: MailboxStats = await asyncio.to_thread(store.bus.stats, self.mailbox)
-                    if announcer.is_due(box, time.monotonic()):
-                        yield TriggerEvent({"mailbox": self.mailbox, "ready": box.claimable})
-                except StoreError as error:
-                    if not error.retry_helps:
-                        raise
-                    _log.warning("mailbox %r cannot be looked at now: %s", self.mailbox, error)
-                await asyncio.sleep(found.settings.poll_seconds)
-        finally:
-            if store is not None:
-                store.close()
-
-
-class Announcer:
-    """Decides when a mailbox is announced: on new messages at once, then again while nobody takes them.
-
-    Args:
-        remind_seconds: First time until an announcement is repeated; doubled each time, up to ten minutes.
-    """
-
-    _LONGEST_SECONDS = 600.0
-    _LEAST_SECONDS = 1.0
-
-    def __init__(self, remind_seconds: float) -> None:
-        self._first = remind_seconds
-        self._wait = remind_seconds
-        self._announced = 0
-        self._at = float("-inf")
-
-    def is_due(self, box: MailboxStats, now: float) -> bool:
-        """Whether to announce now; if so, the caller does.
-
-        Args:
-            box: The mailbox as it is.
-            now: Seconds of a clock that never goes back.
-        """
-        newest = box.newest_claimable
-        if newest is None:
-            self._wait = self._first
-            return False
-        new = newest > self._announced and now - self._at >= self._LEAST_SECONDS
-        forgotten = newest <= self._announced and now - self._at >= self._wait
-        if not (new or forgotten):
-            return False
-        self._wait = self._first if new else min(2 * self._wait, self._LONGEST_SECONDS)
-        self._announced, self._at = max(newest, self._announced), now
-        return True
+        async with contextlib.aclosing(_looks(found, self.mailbox)) as looks:
+            async for box in looks:
+                if announcer.is_due(box, time.monotonic()):
+                    yield TriggerEvent({"mailbox": self.mailbox, "ready": box.claimable})
 
 
 class MailboxProducer(SharedStreamProducer):
@@ -264,3 +205,24 @@ def event_of(delivery: Delivery) -> dict[str, Any]:
         "delivery_id": delivery.delivery_id,
         "message": to_event(delivery.message),
     }
+
+
+async def _looks(found: runtime.StoreTarget, mailbox: str) -> AsyncGenerator[MailboxStats]:
+    """Look into a mailbox again and again; a store that is away is waited for."""
+    store: Store | None = None
+    try:
+        while True:
+            try:
+                if store is None:
+                    store = await asyncio.to_thread(found.open)
+                box: MailboxStats = await asyncio.to_thread(store.bus.stats, mailbox)
+            except StoreError as error:
+                if not error.retry_helps:
+                    raise
+                _log.warning("mailbox %r cannot be looked at now: %s", mailbox, error)
+            else:
+                yield box
+            await asyncio.sleep(found.settings.poll_seconds)
+    finally:
+        if store is not None:
+            store.close()

@@ -87,6 +87,7 @@ class SqlMessageStore:
                 box["newest_claimable"] = max(row.newest, box.get("newest_claimable", 0))
             if row.state == DeliveryState.READY:
                 box["delayed"] = row.invisible
+                box["scheduled"] = row.unseen
                 if row.oldest is not None:
                     box["oldest_ready_seconds"] = max(0, row.now - row.oldest) / 1000
         return [MailboxStats(name, **box) for name, box in sorted(counts.items())]

@@ -95,6 +95,7 @@ FIND = """
 STATS = f"""
     SELECT mailbox, state, count(*) AS count, {NOW} AS now,
         sum(visible_at > {NOW}) AS invisible,
+        sum(visible_at > {NOW} AND attempts = 0) AS unseen,
         min(CASE WHEN visible_at <= {NOW} THEN visible_at END) AS oldest,
         max(CASE WHEN visible_at <= {NOW} THEN delivery_id END) AS newest
     FROM agentic_delivery

@@ -353,11 +353,19 @@ class TestGather:
         ready = bus.find(DeliveryQuery(states=(DeliveryState.READY,)))
         assert [record.attempts for record in ready] == [0]
 
-    def test_while_messages_are_delayed_nothing_is_processed(self, bus):
-        send(bus, "a")
-        bus.send(Message(source="s", recipient=BOX, data={"name": "b"}), delay=timedelta(seconds=30))
+    def test_while_messages_wait_for_another_attempt_nothing_is_processed(self, bus):
+        send(bus, "a", "b")
+        bus.receive(BOX)[0].nack(timedelta(seconds=30), "later")
         report, result = runner(bus, _fail_if_called).gather(BOX, linger=timedelta(milliseconds=20))
         assert (result, report.open) == (None, 2)
+
+    def test_what_was_sent_for_later_is_not_waited_for(self, bus):
+        send(bus, "a")
+        bus.send(Message(source="s", recipient=BOX, data={"name": "b"}), delay=timedelta(hours=24))
+        report, result = runner(bus, _count).gather(BOX, linger=timedelta(milliseconds=20))
+        assert (result, report.handled, report.open) == (1, 1, 0)
+        assert bus.stats(BOX).scheduled == 1
+        assert runner(bus, _fail_if_called).drain(BOX, linger=timedelta(seconds=30)).open == 0
 
     def test_it_waits_a_while_for_the_missing_ones(self, bus):
         send(bus, "a", "b")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_agentic.messaging import MailboxStats
-from airflow_agentic.triggers.messaging import Announcer
+from airflow_agentic.messaging.announcer import Announcer
 
 
 def box(newest):
