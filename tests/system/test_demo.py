@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+from waiting import wait_until
 
 from airflow_agentic.messaging import Message
 from airflow_agentic.messaging.ports import DeliveryQuery
@@ -29,13 +30,6 @@ def report_of(airflow):
 def installed_seen_from_outside():
     code = "import importlib.metadata as m; print(sum(1 for _ in m.distributions()))"
     return int(subprocess.check_output([sys.executable, "-c", code], text=True, cwd="/"))
-
-
-def wait_until(holds, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        time.sleep(0.1)
 
 
 def deliveries(store, mailbox, run_id):
