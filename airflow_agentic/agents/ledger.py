@@ -50,8 +50,10 @@ class Ledger:
         self._written = float("-inf")
         self._registered = False
         self._failed = False
-        # Reports come from the working thread and from the lease renewer.
+        self._dirty = False
+        # Reports come from the working thread, from the lease renewer and from signal handlers.
         self._lock = threading.RLock()
+        self._writing = threading.Lock()
 
     def note(self, state: AgentState, reason: str, add: PerformanceMetrics | None = None) -> None:
         """Note a state and numbers; write them if the last write is long enough ago or the state is an end."""
@@ -59,29 +61,40 @@ class Ledger:
             self._state, self._reason = state, reason
             if add is not None:
                 self._pending += add
-            ending = state in (AgentState.SHUTDOWN, AgentState.FAILED)
-            if ending or time.monotonic() - self._written >= self._interval:
-                self.flush()
+        ending = state in (AgentState.SHUTDOWN, AgentState.FAILED)
+        if ending or time.monotonic() - self._written >= self._interval:
+            self.flush()
 
     def flush(self) -> None:
-        """Write what is noted now; also the sign of life."""
-        with self._lock:
+        """Write what is noted; also the sign of life. If somebody is writing, that one writes this too."""
+        self._dirty = True
+        # Never waits: a signal handler may come while its own thread, or the lease renewer, is writing.
+        while self._dirty and self._writing.acquire(blocking=False):
             try:
-                if not self._registered:
-                    owner = f"{socket.gethostname()}:{os.getpid()}"
-                    self._store.register(self._agent_id, self._profile, owner, self._alive_for)
-                    self._registered = True
-                self._store.report(
-                    self._agent_id, self._state, self._reason, add=self._pending, alive_for=self._alive_for
-                )
-            except StoreError as error:
-                if not self._failed:
-                    _log.warning("agent %r cannot report its status: %s", self._profile.name, error)
-                self._failed = True
-                return
+                self._dirty = False
+                self._write()
+            finally:
+                self._writing.release()
+
+    def _write(self) -> None:
+        with self._lock:
+            state, reason, add = self._state, self._reason, self._pending
             self._pending = PerformanceMetrics()
-            self._written = time.monotonic()
-            self._failed = False
+        try:
+            if not self._registered:
+                owner = f"{socket.gethostname()}:{os.getpid()}"
+                self._store.register(self._agent_id, self._profile, owner, self._alive_for)
+                self._registered = True
+            self._store.report(self._agent_id, state, reason, add=add, alive_for=self._alive_for)
+        except StoreError as error:
+            with self._lock:
+                self._pending = add + self._pending
+            if not self._failed:
+                _log.warning("agent %r cannot report its status: %s", self._profile.name, error)
+            self._failed = True
+            return
+        self._written = time.monotonic()
+        self._failed = False
 
     def status(self) -> AgentStatus | None:
         """Read the status of the name, with what is noted written first."""

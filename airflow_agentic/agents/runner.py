@@ -236,7 +236,9 @@ class AgentRunner:
                     if not error.positions:
                         raise
                     for position in error.positions:
-                        self._refuse(mailbox, deliveries[position], error)
+                        self._refuse(
+                            mailbox, deliveries[position], self._fault_of(deliveries[position], error)
+                        )
                     rejected += len(error.positions)
                     deliveries = [d for i, d in enumerate(deliveries) if i not in error.positions]
                     self._held = deliveries
@@ -258,6 +260,14 @@ class AgentRunner:
         """Send the result to whoever asked for one."""
         if message.reply_to is not None:
             ctx.send(message.reply_to, self._agent.contract.to_json(result), kind=Kind.RESPONSE, key="reply")
+
+    def _fault_of(self, delivery: Delivery, error: InvalidTask) -> InvalidTask:
+        """Say what is wrong with this one; ``error`` is of all of them together, and cut."""
+        try:
+            self._agent.contract.task([delivery.message.data])
+        except InvalidTask as own:
+            return own
+        return error
 
     def _refuse(self, mailbox: str, delivery: Delivery, error: Exception) -> MailboxReport:
         reason = str(error) if isinstance(error, RejectMessage) else f"{type(error).__name__}: {error}"

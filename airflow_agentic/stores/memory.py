@@ -225,7 +225,7 @@ def _record(kept: _Kept) -> DeliveryRecord:
 
 def _counted(mailbox: str, kept: Sequence[_Kept], now: datetime) -> MailboxStats:
     count = {state: sum(k.state is state for k in kept) for state in DeliveryState}
-    due = [each for each in kept if each.visible_at <= now]
+    due = [each for each in kept if each.visible_at <= now and each.state in (_READY, _LEASED)]
     waits = [now - each.visible_at for each in due if each.state is _READY]
     return MailboxStats(
         mailbox,
@@ -234,9 +234,7 @@ def _counted(mailbox: str, kept: Sequence[_Kept], now: datetime) -> MailboxStats
         scheduled=sum(k.state is _READY and k.visible_at > now and k.attempts == 0 for k in kept),
         expired=sum(each.state is _LEASED for each in due),
         oldest_ready_seconds=max(waits).total_seconds() if waits else None,
-        newest_claimable=max(
-            (each.delivery_id for each in due if each.state in (_READY, _LEASED)), default=None
-        ),
+        newest_claimable=max((each.delivery_id for each in due), default=None),
     )
 
 

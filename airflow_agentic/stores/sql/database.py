@@ -39,7 +39,9 @@ class SqlDatabase:
     def __init__(self, engine: Engine, connection: Connection) -> None:
         self._engine = engine
         self._connection = connection
+        # Reentrant: a signal handler may come in the middle of a statement of its own thread.
         self._lock = threading.RLock()
+        self._in_transaction = False
 
     @classmethod
     def open(cls, url: str) -> SqlDatabase:
@@ -89,8 +91,16 @@ class SqlDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make the statements inside one commit. The write lock is taken first, so it cannot fail halfway."""
+        """Make the statements inside one commit. The write lock is taken first, so it cannot fail halfway.
+
+        Raises:
+            StoreUnavailable: This thread is in a transaction already, which only a signal handler can bring
+                about: whatever it wants must not end the transaction that it interrupted.
+        """
         with self._guarded():
+            if self._in_transaction:
+                raise StoreUnavailable("the store is busy: a transaction of this thread was interrupted")
+            self._in_transaction = True
             try:
                 self._run("BEGIN IMMEDIATE")
                 yield
@@ -98,6 +108,8 @@ class SqlDatabase:
             except BaseException:
                 self._roll_back()
                 raise
+            finally:
+                self._in_transaction = False
 
     def close(self) -> None:
         """End the connection."""

@@ -1,4 +1,4 @@
-"""The runner on the store in memory, and once more on SQLite where time or a crash matters."""
+"""The runner: one task, or message by message."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from datetime import timedelta
 
 import clocked
 import pytest
-from pydantic import BaseModel
+from runner_steps import BOX, NOW, Record, audit_record, dead, options, runner, send
 
-from airflow_agentic.agents import (
-    AgentContext,
-    AgentRunner,
-    AgentState,
-    BaseAgent,
-    FunctionAgent,
-    MailboxReport,
-    RunIdentity,
-)
+from airflow_agentic.agents import AgentState, MailboxReport, RunIdentity
 from airflow_agentic.errors import (
     InvalidResult,
     InvalidTask,
@@ -29,65 +21,9 @@ from airflow_agentic.errors import (
     ServiceRefused,
     StoreUnavailable,
 )
-from airflow_agentic.messaging import BusOptions, DeliveryState, Kind, Message
+from airflow_agentic.messaging import DeliveryState, Kind
 from airflow_agentic.messaging.ports import DeliveryQuery, Outgoing
-from airflow_agentic.stores import open_store
 from airflow_agentic.testing import FakeClock
-
-BOX = "auditor"
-NOW = timedelta(0)
-RUN = RunIdentity("audit", "run-1", "judge")
-
-
-class Record(BaseModel):
-    name: str
-
-
-def options(**changes):
-    return BusOptions(
-        **{
-            "max_attempts": 3,
-            "retry_base": NOW,
-            "retry_max": NOW,
-            "poll": timedelta(milliseconds=5),
-            "max_message_bytes": 5_000,
-            **changes,
-        }
-    )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request, tmp_path):
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/agentic.db"
-    with open_store(url, options=options()) as opened:
-        yield opened
-
-
-@pytest.fixture
-def bus(store):
-    return store.bus
-
-
-def send(bus, *names, box=BOX, **values):
-    messages = [
-        Message(source="scanner", recipient=box, data={"name": n} if isinstance(n, str) else n, **values)
-        for n in names
-    ]
-    bus.send_many(messages)
-    return messages
-
-
-def runner(bus, function, lease=None, run=RUN):
-    agent = function if isinstance(function, BaseAgent) else FunctionAgent(function, "auditor")
-    made = AgentRunner(
-        agent, bus, lambda messages: AgentContext(agent.name, run=run, messages=messages), lease
-    )
-    made.agent = agent
-    return made
-
-
-def dead(bus, box=BOX):
-    return {record.message.data["name"]: record.reason for record in bus.dead_letters(box)}
 
 
 class TestRunTask:
@@ -129,11 +65,7 @@ class TestRunTask:
 
     def test_a_wrong_task_is_refused(self, bus):
         with pytest.raises(InvalidTask, match="name: Field required"):
-            runner(bus, _audit_record).run_task({"nome": "a"})
-
-
-def _audit_record(record: Record) -> str:
-    return record.name
+            runner(bus, audit_record).run_task({"nome": "a"})
 
 
 class TestDrain:
@@ -151,12 +83,12 @@ class TestDrain:
 
     def test_an_empty_mailbox_is_done_at_once(self, bus):
         started = time.monotonic()
-        assert runner(bus, _audit_record).drain(BOX, linger=timedelta(seconds=30)).handled == 0
+        assert runner(bus, audit_record).drain(BOX, linger=timedelta(seconds=30)).handled == 0
         assert time.monotonic() - started < 5
 
     def test_it_stops_after_as_many_as_it_is_told(self, bus):
         send(bus, "a", "b", "c")
-        report = runner(bus, _audit_record).drain(BOX, max_messages=2)
+        report = runner(bus, audit_record).drain(BOX, max_messages=2)
         assert (report.handled, report.open) == (2, 1)
 
     def test_it_stops_when_it_is_told_to(self, bus):
@@ -188,7 +120,7 @@ class TestDrain:
 
     def test_a_message_that_does_not_fit_goes_to_the_dead_letters_with_the_field(self, bus):
         send(bus, {"name": ["a"]}, "good")
-        report = runner(bus, _audit_record).drain(BOX)
+        report = runner(bus, audit_record).drain(BOX)
         assert (report.handled, report.rejected) == (1, 1)
         [record] = bus.dead_letters()
         assert record.reason.startswith("InvalidTask: ")
@@ -236,7 +168,7 @@ class TestDrain:
     def test_whoever_asked_gets_the_answer(self, bus):
         [asked] = send(bus, "a", reply_to="scanner", kind=Kind.REQUEST, correlation_id="talk-1")
         send(bus, "nobody asked")
-        report = runner(bus, _audit_record).drain(BOX)
+        report = runner(bus, audit_record).drain(BOX)
         assert report.sent == 1
         [reply] = bus.receive("scanner", max_messages=9)
         assert (reply.message.data, reply.message.kind) == ("a", Kind.RESPONSE)
@@ -294,124 +226,22 @@ class TestDrain:
         [elsewhere] = bus.receive(BOX)
         later = threading.Timer(0.05, elsewhere.release)
         later.start()
-        assert runner(bus, _audit_record).drain(BOX, linger=timedelta(seconds=10)).handled == 1
+        assert runner(bus, audit_record).drain(BOX, linger=timedelta(seconds=10)).handled == 1
         later.join()
 
     def test_it_does_not_wait_longer_than_told_and_says_what_is_open(self, bus):
         send(bus, "a")
         bus.receive(BOX)
-        report = runner(bus, _audit_record).drain(BOX, linger=timedelta(milliseconds=20))
+        report = runner(bus, audit_record).drain(BOX, linger=timedelta(milliseconds=20))
         assert (report.handled, report.open) == (0, 1)
 
     def test_bad_envelopes_do_not_end_it_early(self, bus):
         for i in range(3):
             bus._store.append([Outgoing(f"foreign-{i}", "them", BOX, "c", b"x", 3)])
         send(bus, "fine")
-        report = runner(bus, _audit_record).drain(BOX, linger=NOW)
+        report = runner(bus, audit_record).drain(BOX, linger=NOW)
         assert (report.handled, report.open) == (1, 0)
         assert bus.stats(BOX).dead == 3
-
-
-class TestGather:
-    def test_all_messages_are_one_task_and_are_acked_with_what_it_produced(self, bus):
-        sent = send(bus, "a", "b", "c")
-
-        def write(records: list[Record], ctx) -> str:
-            assert [m.id for m in ctx.messages] == [m.id for m in sent]
-            ctx.send("boss", len(records))
-            return " ".join(record.name for record in records)
-
-        report, result = runner(bus, write).gather(BOX)
-        assert result == "a b c"
-        assert (report.handled, report.rejected, report.sent, report.open) == (3, 0, 1, 0)
-        assert bus.stats(BOX).done == 3
-        assert bus.stats("boss").ready == 1
-
-    def test_only_the_messages_that_do_not_fit_are_rejected(self, bus):
-        send(bus, "a", {"nome": "x"}, "b", 5)
-
-        def write(records: list[Record]) -> str:
-            return " ".join(record.name for record in records)
-
-        report, result = runner(bus, write).gather(BOX)
-        assert result == "a b"
-        assert (report.handled, report.rejected) == (2, 2)
-        assert [record.message.data for record in bus.dead_letters()] == [{"nome": "x"}, 5]
-        assert "name: Field required" in bus.dead_letters()[0].reason
-
-    def test_a_task_that_cannot_be_any_list_rejects_nobody(self, bus):
-        send(bus, "a")
-        with pytest.raises(InvalidTask):
-            runner(bus, _audit_record).gather(BOX)
-        assert bus.stats(BOX).ready == 1
-
-    def test_while_others_hold_messages_nothing_is_processed(self, bus):
-        send(bus, "a", "b")
-        bus.receive(BOX)
-        report, result = runner(bus, _fail_if_called).gather(BOX, linger=timedelta(milliseconds=20))
-        assert (result, report.handled, report.open) == (None, 0, 2)
-        ready = bus.find(DeliveryQuery(states=(DeliveryState.READY,)))
-        assert [record.attempts for record in ready] == [0]
-
-    def test_while_messages_wait_for_another_attempt_nothing_is_processed(self, bus):
-        send(bus, "a", "b")
-        bus.receive(BOX)[0].nack(timedelta(seconds=30), "later")
-        report, result = runner(bus, _fail_if_called).gather(BOX, linger=timedelta(milliseconds=20))
-        assert (result, report.open) == (None, 2)
-
-    def test_what_was_sent_for_later_is_not_waited_for(self, bus):
-        send(bus, "a")
-        bus.send(Message(source="s", recipient=BOX, data={"name": "b"}), delay=timedelta(hours=24))
-        report, result = runner(bus, _count).gather(BOX, linger=timedelta(milliseconds=20))
-        assert (result, report.handled, report.open) == (1, 1, 0)
-        assert bus.stats(BOX).scheduled == 1
-        assert runner(bus, _fail_if_called).drain(BOX, linger=timedelta(seconds=30)).open == 0
-
-    def test_it_waits_a_while_for_the_missing_ones(self, bus):
-        send(bus, "a", "b")
-        [elsewhere] = bus.receive(BOX)
-        later = threading.Timer(0.05, elsewhere.release)
-        later.start()
-        report, result = runner(bus, _count).gather(BOX, linger=timedelta(seconds=10))
-        later.join()
-        assert (result, report.handled) == (2, 2)
-
-    def test_more_than_it_may_take_stay_and_are_told(self, bus):
-        send(bus, "a", "b", "c")
-        report, result = runner(bus, _count).gather(BOX, max_messages=2)
-        assert (result, report.handled, report.open) == (2, 2, 1)
-
-    @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt(), RejectMessage("no")])
-    def test_a_failure_gives_all_messages_back_uncounted_and_is_passed_on(self, bus, error):
-        send(bus, "a", "b")
-
-        def write(records, ctx):
-            ctx.send("boss", 1)
-            raise error
-
-        with pytest.raises(type(error)):
-            runner(bus, write).gather(BOX)
-        assert [(r.state, r.attempts) for r in bus.find(DeliveryQuery())] == [(DeliveryState.READY, 0)] * 2
-        assert bus.stats("boss").total == 0
-
-    def test_leases_are_kept_while_it_works(self, bus):
-        send(bus, "a", "b")
-        report, _ = runner(bus, lambda records: time.sleep(0.3), lease=timedelta(milliseconds=100)).gather(
-            BOX
-        )
-        assert report.handled == 2
-
-    def test_an_empty_mailbox_is_an_empty_list(self, bus):
-        report, result = runner(bus, lambda records: records).gather(BOX)
-        assert (result, report.handled, report.open) == ([], 0, 0)
-
-
-def _count(records):
-    return len(records)
-
-
-def _fail_if_called(records):
-    raise AssertionError
 
 
 class TestAfterACrash:
@@ -420,7 +250,7 @@ class TestAfterACrash:
         with clocked.sqlite(tmp_path / "agentic.db", clock, options()) as store:
             send(store.bus, "a", "b")
             store.bus.receive(BOX)  # and dies
-            work = runner(store.bus, _audit_record)
+            work = runner(store.bus, audit_record)
             assert work.drain(BOX, linger=NOW).handled == 1
             clock.advance(60)
             assert work.drain(BOX, linger=NOW).handled == 1
@@ -436,7 +266,7 @@ class TestAfterACrash:
                 store.bus.receive(BOX)  # and dies
                 clock.advance(60)
             send(store.bus, "fine")
-            report = runner(store.bus, _audit_record).drain(BOX, linger=NOW)
+            report = runner(store.bus, audit_record).drain(BOX, linger=NOW)
             assert (report.handled, report.open) == (1, 0)
             assert set(dead(store.bus)) == {"deadly"}
 

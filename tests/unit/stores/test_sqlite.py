@@ -293,3 +293,30 @@ class TestTogether:
             assert store.bus.receive("box") == []
             delivery.ack()
             assert store.bus.stats("box").done == 1
+
+
+def test_a_signal_handler_in_the_middle_of_a_transaction_does_not_end_it(store, other):
+    database = store.agents._db
+    said = []
+
+    def handler(_number, _frame):
+        try:
+            store.bus.send_many([Message(source="handler", recipient="box")])
+        except StoreUnavailable as error:
+            said.append(str(error))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with database.transaction():
+            database.execute("UPDATE agentic_delivery SET reason = 'first' WHERE 1 = 0")
+            signal.raise_signal(signal.SIGUSR1)
+            database.execute(
+                "INSERT INTO agentic_message (message_id, source, correlation_id, created_at, envelope)"
+                " VALUES ('m', 's', 'c', 0, '')"
+            )
+            assert other.execute("SELECT count(*) FROM agentic_message").fetchone() == (0,)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert said == ["the store is busy: a transaction of this thread was interrupted"]
+    assert other.execute("SELECT message_id FROM agentic_message").fetchall() == [("m",)]
+    assert store.bus.send(Message(source="later", recipient="box"))
