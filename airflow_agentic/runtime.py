@@ -121,7 +121,9 @@ def target_of(connection: Connection) -> StoreTarget:
             f"connection {connection.conn_id!r} has unknown fields: {', '.join(unknown)}. "
             f"Known are url, {', '.join(sorted(keys - {'store_url'}))}."
         )
-    values = settings({key: value for key, value in extra.items() if key in keys and value is not None})
+    own = {key: value for key, value in extra.items() if key in keys and value is not None}
+    Settings.parse(own, where=f"connection {connection.conn_id!r}:")
+    values = settings(own)
     url = extra.get("url") or values.store_url or _embedded_url()
     return StoreTarget(str(url), values, f"connection {connection.conn_id}", connection.conn_id)
 

@@ -7,7 +7,7 @@ from airflow_agentic.agents.context import AgentContext, RunIdentity
 from airflow_agentic.agents.function import FunctionAgent
 from airflow_agentic.agents.http import HttpAgent, HttpAgentConfig
 from airflow_agentic.agents.lifecycle import AgentState
-from airflow_agentic.agents.registry import AgentDefinition, AgentRegistry, agent, registry
+from airflow_agentic.agents.registry import AgentDefinition, AgentRegistry, agent
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
 from airflow_agentic.agents.status import AgentStatus, PerformanceMetrics
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
@@ -29,5 +29,4 @@ __all__ = [
     "PerformanceMetrics",
     "RunIdentity",
     "agent",
-    "registry",
 ]

@@ -50,7 +50,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
     fails the agent; ``on_failed`` and ``on_shutdown`` are logged instead, since nothing can follow them.
 
     Args:
-        name: What it is resolved by; default the class's name.
+        name: What it is resolved by; default the name given to ``@agent``, else the class's.
         config: Values for ``config_model``.
         store: Where state and numbers of the name are kept; without one they live with the instance.
 
@@ -66,7 +66,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         config: Mapping[str, Any] | BaseModel | None = None,
         store: AgentStore | None = None,
     ) -> None:
-        self.name = name or type(self).__name__
+        self.name: str = name or vars(type(self)).get("agent_name") or type(self).__name__
         self._agent_id = f"{self.name}-{uuid7().hex}"
         self._state = AgentState.INITIALIZED
         self._reason = ""

@@ -81,7 +81,7 @@ class HttpAgent(BaseAgent[InputT, OutputT]):
 
         Raises:
             ServiceError: No answer, a server error, or "try again" (408, 425, 429).
-            ServiceRefused: Any other client error.
+            ServiceRefused: Any other client error, or a redirect that was not followed.
             InvalidResult: The answer is not JSON.
         """
         result: OutputT = self._answer(ctx.http(self._conn_id).send(self.build_request(task)))
@@ -110,6 +110,6 @@ class HttpAgent(BaseAgent[InputT, OutputT]):
         if 200 <= response.status < 300:
             return self.read_response(response)
         text = f"agent {self.name!r}: the service behind {self._conn_id!r} answered {response.status}"
-        if 400 <= response.status < 500 and response.status not in _RETRYABLE_CLIENT_ERRORS:
+        if 300 <= response.status < 500 and response.status not in _RETRYABLE_CLIENT_ERRORS:
             raise ServiceRefused(text + "; asking again will not help")
         raise ServiceError(text)

@@ -9,7 +9,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from airflow_agentic.errors import AgenticError, StaleLease
+from airflow_agentic.errors import AgenticError
+from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.delivery import Delivery
 
 _log = logging.getLogger(__name__)
@@ -27,12 +28,16 @@ class LeaseRenewer:
     says so.
 
     Args:
+        bus: Where they were received.
         deliveries: What to keep; may be empty.
         lease: How long each renewal lasts.
         beat: Called at each tick; the agent's sign of life.
     """
 
-    def __init__(self, deliveries: Sequence[Delivery], lease: timedelta, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, bus: MessageBus, deliveries: Sequence[Delivery], lease: timedelta, beat: Callable[[], None]
+    ) -> None:
+        self._bus = bus
         self._deliveries = list(deliveries)
         self._lease = lease
         self._beat = beat
@@ -52,14 +57,12 @@ class LeaseRenewer:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._interval):
-            for delivery in list(self._deliveries):
-                try:
-                    delivery.extend(self._lease)
-                except StaleLease:
-                    self._deliveries.remove(delivery)
-                    _log.warning(
-                        "the lease of delivery %s was lost while working on it", delivery.delivery_id
-                    )
-                except AgenticError as error:
-                    _log.warning("the lease of delivery %s was not renewed: %s", delivery.delivery_id, error)
+            try:
+                lost = self._bus.extend_all(self._deliveries, self._lease) if self._deliveries else []
+            except AgenticError as error:
+                _log.warning("the leases of %s deliveries were not renewed: %s", len(self._deliveries), error)
+                lost = []
+            for delivery in lost:
+                self._deliveries.remove(delivery)
+                _log.warning("the lease of delivery %s was lost while working on it", delivery.delivery_id)
             self._beat()

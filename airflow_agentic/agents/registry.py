@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -56,7 +57,9 @@ class AgentDefinition:
     def origin(self) -> tuple[str, str]:
         """File and qualified name: the same for a DAG file that is parsed again."""
         code = getattr(self.target, "__code__", None)
-        where = code.co_filename if code else getattr(self.target, "__module__", "")
+        module = getattr(self.target, "__module__", "")
+        # Airflow may import one DAG file under two module names; the file is the same.
+        where = code.co_filename if code else getattr(sys.modules.get(module), "__file__", None) or module
         return where, getattr(self.target, "__qualname__", repr(self.target))
 
 
@@ -73,9 +76,10 @@ class AgentRegistry:
             ConfigurationError: Another agent has that name.
         """
         present = self._known.get(definition.name)
-        if present is not None and present.origin[1] != definition.origin[1]:
+        if present is not None and present.origin != definition.origin:
+            both = " and ".join(f"{name} in {where}" for where, name in (present.origin, definition.origin))
             raise ConfigurationError(
-                f"two agents are named {definition.name!r}: {present.origin[1]} and {definition.origin[1]}; "
+                f"two agents are named {definition.name!r}: {both}; "
                 'rename one of them: @agent("another-name")'
             )
         self._known[definition.name] = definition
@@ -152,6 +156,10 @@ def agent(name: Any = None, *, config: type[BaseModel] | None = None) -> Any:
 
     def decorate(target: Any) -> Any:
         if isinstance(target, type):
+            if config is not None:
+                raise ConfigurationError(
+                    f"{target.__name__}: a class says config_model = {config.__name__} itself"
+                )
             target.agent_name = name or target.__name__  # type: ignore[attr-defined]
             registry.register(as_definition(target, name))
             return target

@@ -100,7 +100,7 @@ class AgentRunner:
             Exception: Whatever ``process`` raises.
         """
         ctx = self._make_context(())
-        with LeaseRenewer((), self._lease, self._agent.heartbeat):
+        with LeaseRenewer(self._bus, (), self._lease, self._agent.heartbeat):
             result = self._agent.run(task, ctx)
         self._bus.send_many(ctx.outbox)
         return self._agent.contract.to_json(result)
@@ -137,7 +137,7 @@ class AgentRunner:
     def gather(
         self, mailbox: str, *, max_messages: int = 10_000, linger: timedelta = timedelta(seconds=2)
     ) -> tuple[MailboxReport, Any]:
-        """Process all messages of a mailbox as one task, a list; ack them all in one commit.
+        """Process all messages of a mailbox as one task, a list (empty if there are none); ack them in one commit.
 
         Messages whose data does not fit go to the dead letters, and the others are processed. While others are
         delayed or in other hands, nothing is processed: the report then has ``open`` above zero.
@@ -197,7 +197,7 @@ class AgentRunner:
         self._held = taken
         ctx = self._make_context((delivery.message,))
         try:
-            with LeaseRenewer(taken, self._lease, self._agent.heartbeat):
+            with LeaseRenewer(self._bus, taken, self._lease, self._agent.heartbeat):
                 result = self._agent.run(delivery.message.data, ctx)
             self._answer(ctx, delivery.message, result)
             delivery.ack(send=ctx.outbox)
@@ -229,7 +229,7 @@ class AgentRunner:
             while True:
                 ctx = self._make_context(tuple(d.message for d in deliveries))
                 try:
-                    with LeaseRenewer(deliveries, self._lease, self._agent.heartbeat):
+                    with LeaseRenewer(self._bus, deliveries, self._lease, self._agent.heartbeat):
                         result = self._agent.run([d.message.data for d in deliveries], ctx)
                     break
                 except InvalidTask as error:

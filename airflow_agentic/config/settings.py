@@ -30,11 +30,12 @@ class Settings:
         return timedelta(seconds=self.lease_seconds)
 
     @classmethod
-    def parse(cls, values: Mapping[str, object]) -> Settings:
+    def parse(cls, values: Mapping[str, object], where: str = f"[{SECTION}]") -> Settings:
         """Make settings from raw values; a missing or ``None`` value takes the option's default.
 
         Args:
             values: Option key to raw value (usually a string), as ``airflow.cfg`` or a connection gives it.
+            where: What the values belong to, for error texts.
 
         Raises:
             InvalidOption: A value is of the wrong type or out of range. All faults are named at once.
@@ -49,12 +50,11 @@ class Settings:
             try:
                 parsed[option.key] = _convert(option, raw)
             except ValueError as error:
-                faults.append(f"[{SECTION}] {option.key} = {raw!r}: {error}")
+                faults.append(f"{where} {option.key} = {raw!r}: {error}")
         if faults:
-            raise InvalidOption(
-                "; ".join(faults)
-                + f". Set it in airflow.cfg, or as AIRFLOW__{SECTION.upper()}__<KEY> in the environment."
-            )
+            variables = f"airflow.cfg, or as AIRFLOW__{SECTION.upper()}__<KEY> in the environment"
+            way_out = f"Set it in {variables}" if where == f"[{SECTION}]" else "Correct it there"
+            raise InvalidOption(f"{'; '.join(faults)}. {way_out}.")
         return cls(**parsed)  # type: ignore[arg-type]  # the table and the fields are compared by a test
 
 

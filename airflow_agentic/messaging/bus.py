@@ -12,7 +12,13 @@ from datetime import datetime, timedelta
 
 from airflow_agentic.errors import InvalidMessage, MessageNotFound, MessageTooLarge, UndecodableMessage
 from airflow_agentic.messaging.codec import decode, encode
-from airflow_agentic.messaging.delivery import Delivery, DeliveryRecord, DeliveryState, MailboxStats
+from airflow_agentic.messaging.delivery import (
+    Delivery,
+    DeliveryRecord,
+    DeliveryState,
+    MailboxStats,
+    stale_lease,
+)
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.messaging.ports import Claim, DeliveryQuery, MessageStore, Outgoing, Settlement
 
@@ -143,7 +149,21 @@ class MessageBus:
 
     def extend(self, delivery: Delivery, lease: timedelta | None = None) -> datetime:
         """Make the lease end ``lease`` from now; see ``Delivery.extend``."""
-        return self._store.extend(delivery.delivery_id, delivery.token, self._lease(lease))
+        ends = self._store.extend({delivery.delivery_id: delivery.token}, self._lease(lease))
+        if delivery.delivery_id not in ends:
+            raise stale_lease(delivery.delivery_id)
+        return ends[delivery.delivery_id]
+
+    def extend_all(self, deliveries: Sequence[Delivery], lease: timedelta | None = None) -> list[Delivery]:
+        """Make the leases of many deliveries end ``lease`` from now, in one commit.
+
+        Returns:
+            Those whose lease was lost; the others have their new ``lease_until``.
+        """
+        ends = self._store.extend({d.delivery_id: d.token for d in deliveries}, self._lease(lease))
+        for delivery in deliveries:
+            delivery.lease_until = ends.get(delivery.delivery_id, delivery.lease_until)
+        return [delivery for delivery in deliveries if delivery.delivery_id not in ends]
 
     def dead_letters(self, mailbox: str | None = None, *, limit: int = 100) -> list[DeliveryRecord]:
         """Read dead letters with reason and history, oldest first.

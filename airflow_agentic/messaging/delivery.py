@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
+from airflow_agentic.errors import StaleLease
 from airflow_agentic.messaging.message import Message
 
 
@@ -232,3 +233,11 @@ def reference(message: Message) -> dict[str, Any]:
         "type": message.type,
         "correlation_id": message.correlation_id,
     }
+
+
+def stale_lease(delivery_id: int) -> StaleLease:
+    """Return the error for a lease that is not held any more."""
+    return StaleLease(
+        f"the lease of delivery {delivery_id} ended or was settled before; nothing was changed. "
+        "Receive with a longer lease, or extend it while working."
+    )

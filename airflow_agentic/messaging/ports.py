@@ -5,7 +5,7 @@ All times are the store's own clock. Every method is one transaction that is on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -105,11 +105,15 @@ class MessageStore(Protocol):
         """
         ...
 
-    def extend(self, delivery_id: int, token: str, lease: timedelta) -> datetime:
-        """Make the lease end ``lease`` from now; return that time.
+    def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
+        """Make leases end ``lease`` from now, in one transaction.
 
-        Raises:
-            StaleLease: The lease is not held any more.
+        Args:
+            held: Token by delivery number.
+            lease: How long from now.
+
+        Returns:
+            When each lease ends now, by delivery number; those that are not held any more are missing.
         """
         ...
 

@@ -15,9 +15,15 @@ from datetime import UTC, datetime, timedelta
 
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import AgentProfile, AgentStatus, Instance, PerformanceMetrics, summarise
-from airflow_agentic.errors import StaleLease, StoreError, UndecodableMessage
+from airflow_agentic.errors import StoreError, UndecodableMessage
 from airflow_agentic.messaging.codec import decode
-from airflow_agentic.messaging.delivery import DeliveryRecord, DeliveryState, HistoryEntry, MailboxStats
+from airflow_agentic.messaging.delivery import (
+    DeliveryRecord,
+    DeliveryState,
+    HistoryEntry,
+    MailboxStats,
+    stale_lease,
+)
 from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
 
 Clock = Callable[[], datetime]
@@ -108,13 +114,15 @@ class MemoryMessageStore:
             for message in outgoing:
                 self._add(message, now)
 
-    def extend(self, delivery_id: int, token: str, lease: timedelta) -> datetime:
+    def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
         """See the port."""
         with self._lock:
             now = self._clock()
-            held = _held(self._kept, delivery_id, token, now)
-            self._keep([replace(held, visible_at=now + lease, updated_at=now)])
-            return now + lease
+            kept = [
+                each for id_, token in held.items() if (each := _under_lease(self._kept, id_, token, now))
+            ]
+            self._keep(replace(each, visible_at=now + lease, updated_at=now) for each in kept)
+            return {each.delivery_id: now + lease for each in kept}
 
     def redrive(self, query: DeliveryQuery, *, actor: str, reason: str) -> list[int]:
         """See the port."""
@@ -153,10 +161,16 @@ class MemoryMessageStore:
 
 
 def _held(known: Mapping[int, _Kept], delivery_id: int, token: str, now: datetime) -> _Kept:
+    kept = _under_lease(known, delivery_id, token, now)
+    if kept is None:
+        raise stale_lease(delivery_id)
+    return kept
+
+
+def _under_lease(known: Mapping[int, _Kept], delivery_id: int, token: str, now: datetime) -> _Kept | None:
     kept = known.get(delivery_id)
-    if kept and kept.state is _LEASED and kept.token == token and kept.visible_at > now:
-        return kept
-    raise StaleLease(f"the lease of delivery {delivery_id} ended or was settled before; nothing was changed")
+    held = kept and kept.state is _LEASED and kept.token == token and kept.visible_at > now
+    return kept if held else None
 
 
 def _taken(kept: _Kept, lease: timedelta, owner: str, now: datetime) -> _Kept:
@@ -246,8 +260,8 @@ class _Named:
     metrics: PerformanceMetrics = field(default_factory=PerformanceMetrics)
     instances: dict[str, Instance] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        ended = [i for i in self.instances.values() if i.state is AgentState.SHUTDOWN]
+    def forget(self, now: datetime) -> None:
+        ended = [i for i in self.instances.values() if i.state is AgentState.SHUTDOWN or i.is_lost(now)]
         ended.sort(key=lambda instance: instance.updated_at, reverse=True)
         for instance in ended[KEPT_INSTANCES:]:
             del self.instances[instance.agent_id]
@@ -275,7 +289,7 @@ class MemoryAgentStore:
             if self._named(agent_id):
                 raise StoreError(f"there is an instance {agent_id!r} already")
             named = self._known.get(profile.name, _Named(profile))
-            named.forget()
+            named.forget(now)
             new = Instance(agent_id, AgentState.INITIALIZED, "", owner, now, now + alive_for)
             instances = {**named.instances, agent_id: new}
             self._known[profile.name] = _Named(copy.deepcopy(profile), named.metrics, instances)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_agentic.agents import registry
+from airflow_agentic.agents.registry import registry
 from airflow_agentic.stores import Store, open_store
 
 

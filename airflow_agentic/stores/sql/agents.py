@@ -21,7 +21,7 @@ from airflow_agentic.stores.sql.messages import from_ms
 from airflow_agentic.stores.sql.statements import NOW
 
 KEPT_INSTANCES = 20
-"""Ended instances kept for each name: enough to look back, and the table does not grow with the work."""
+"""Ended and lost instances kept for each name: enough to look back, and the table does not grow with the work."""
 
 _REGISTER = """
     INSERT INTO agentic_agent (name, agent_type, description, configuration, input_schema, output_schema)
@@ -30,10 +30,10 @@ _REGISTER = """
         configuration = excluded.configuration, input_schema = excluded.input_schema,
         output_schema = excluded.output_schema"""
 
-_FORGET = """
+_FORGET = f"""
     DELETE FROM agentic_agent_instance WHERE agent_id IN (
         SELECT agent_id FROM agentic_agent_instance
-        WHERE name = :name AND state = 'shutdown' ORDER BY updated_at DESC LIMIT -1 OFFSET :kept)"""
+        WHERE name = :name AND (state = 'shutdown' OR alive_until < {NOW}) ORDER BY updated_at DESC LIMIT -1 OFFSET :kept)"""
 
 _ADD_INSTANCE = f"""
     INSERT INTO agentic_agent_instance (agent_id, name, state, owner, updated_at, alive_until)

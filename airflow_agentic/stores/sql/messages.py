@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_agentic.errors import StaleLease, UndecodableMessage
+from airflow_agentic.errors import UndecodableMessage
 from airflow_agentic.messaging.codec import decode
-from airflow_agentic.messaging.delivery import DeliveryRecord, DeliveryState, HistoryEntry, MailboxStats
+from airflow_agentic.messaging.delivery import (
+    DeliveryRecord,
+    DeliveryState,
+    HistoryEntry,
+    MailboxStats,
+    stale_lease,
+)
 from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
 from airflow_agentic.stores.sql import statements
 from airflow_agentic.stores.sql.database import SqlDatabase
@@ -51,12 +57,14 @@ class SqlMessageStore:
             for message in outgoing:
                 self._insert(message)
 
-    def extend(self, delivery_id: int, token: str, lease: timedelta) -> datetime:
+    def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
         """See the port."""
-        rows = self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": _ms(lease)})
-        if not rows:
-            raise _stale(delivery_id)
-        return from_ms(rows[0].visible_at)
+        with self._db.transaction():
+            found = [
+                self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": _ms(lease)})
+                for delivery_id, token in held.items()
+            ]
+        return {row.delivery_id: from_ms(row.visible_at) for rows in found for row in rows}
 
     def redrive(self, query: DeliveryQuery, *, actor: str, reason: str) -> list[int]:
         """See the port."""
@@ -124,7 +132,7 @@ class SqlMessageStore:
             },
         )
         if not changed:
-            raise _stale(settlement.delivery_id)
+            raise stale_lease(settlement.delivery_id)
 
 
 def from_ms(milliseconds: int) -> datetime:
@@ -145,13 +153,6 @@ def _claim(row: Any) -> Claim:
 
 def _ms(span: timedelta) -> int:
     return round(span.total_seconds() * 1000)
-
-
-def _stale(delivery_id: int) -> StaleLease:
-    return StaleLease(
-        f"the lease of delivery {delivery_id} ended or was settled before; nothing was changed. "
-        "Receive with a longer lease, or extend it while working."
-    )
 
 
 def _conditions(query: DeliveryQuery) -> tuple[str, dict[str, Any]]:

@@ -73,7 +73,7 @@ SETTLE = {
 EXTEND = f"""
     UPDATE agentic_delivery SET visible_at = {NOW} + :lease, updated_at = {NOW}
     WHERE {_HELD}
-    RETURNING visible_at"""
+    RETURNING delivery_id, visible_at"""
 
 REDRIVE = f"""
     UPDATE agentic_delivery SET

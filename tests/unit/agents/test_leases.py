@@ -9,7 +9,7 @@ import pytest
 
 from airflow_agentic.agents.leases import LeaseRenewer
 from airflow_agentic.errors import StaleLease, StoreUnavailable
-from airflow_agentic.messaging import BusOptions, Message
+from airflow_agentic.messaging import BusOptions, Message, MessageBus
 from airflow_agentic.stores import open_store
 
 LEASE = timedelta(milliseconds=150)
@@ -32,7 +32,7 @@ def nothing():
 
 def test_leases_are_kept_over_several_times_their_length(bus):
     deliveries = take(bus, 3)
-    with LeaseRenewer(deliveries, LEASE, nothing):
+    with LeaseRenewer(bus, deliveries, LEASE, nothing):
         for _ in range(6):
             time.sleep(LEASE.total_seconds() / 2)
             assert bus.receive("box") == []
@@ -49,7 +49,7 @@ def test_without_it_the_lease_would_have_ended(bus):
 
 def test_it_stops_when_the_work_is_done(bus):
     [delivery] = take(bus)
-    with LeaseRenewer([delivery], LEASE, nothing):
+    with LeaseRenewer(bus, [delivery], LEASE, nothing):
         pass
     assert not any(thread.name == "agentic-lease-renewer" for thread in threading.enumerate())
     time.sleep(LEASE.total_seconds() + 0.02)
@@ -57,51 +57,57 @@ def test_it_stops_when_the_work_is_done(bus):
 
 
 def test_it_stops_when_the_work_raises(bus):
-    with pytest.raises(ZeroDivisionError), LeaseRenewer(take(bus), LEASE, nothing):
+    with pytest.raises(ZeroDivisionError), LeaseRenewer(bus, take(bus), LEASE, nothing):
         raise ZeroDivisionError
     assert not any(thread.name == "agentic-lease-renewer" for thread in threading.enumerate())
 
 
 def test_each_tick_is_a_sign_of_life(bus):
     beats = []
-    with LeaseRenewer(take(bus), LEASE, lambda: beats.append(1)):
+    with LeaseRenewer(bus, take(bus), LEASE, lambda: beats.append(1)):
         time.sleep(LEASE.total_seconds() * 1.2)
     assert 2 <= len(beats) <= 4
 
 
-class Fragile:
-    """A delivery whose renewal fails as it is told to."""
+class Shaky(MessageBus):
+    """A bus whose store is away for the first renewals."""
 
-    delivery_id = 7
+    def __init__(self, bus, failures):
+        super().__init__(bus._store, bus.options)
+        self.failures, self.tries = failures, 0
 
-    def __init__(self, *script):
-        self.script, self.tries = list(script), 0
-
-    def extend(self, lease):
+    def extend_all(self, deliveries, lease=None):
         self.tries += 1
-        if self.script and (error := self.script.pop(0)):
-            raise error
+        if self.tries <= self.failures:
+            raise StoreUnavailable("locked")
+        return super().extend_all(deliveries, lease)
 
 
-def renew(*deliveries, ticks=4):
-    lease = timedelta(milliseconds=30)
-    with LeaseRenewer(deliveries, lease, nothing):
-        time.sleep(lease.total_seconds() / 3 * (ticks + 0.5))
-
-
-def test_a_lease_that_is_lost_is_left_alone_and_the_others_are_kept(caplog):
+def test_a_lease_that_is_lost_is_left_alone_and_the_others_are_kept(bus, caplog):
     caplog.set_level(logging.WARNING)
-    lost, kept = Fragile(StaleLease("gone")), Fragile()
-    renew(lost, kept)
-    assert lost.tries == 1
-    assert kept.tries >= 2
+    lost, kept = take(bus, 2)
+    lost.ack()
+    with LeaseRenewer(bus, [lost, kept], LEASE, nothing):
+        time.sleep(LEASE.total_seconds() * 2)
     assert [r.getMessage() for r in caplog.records] == [
-        "the lease of delivery 7 was lost while working on it"
+        f"the lease of delivery {lost.delivery_id} was lost while working on it"
     ]
+    kept.ack()
 
 
-def test_a_renewal_that_fails_is_tried_again(caplog):
-    shaky = Fragile(StoreUnavailable("locked"), None, StoreUnavailable("locked"))
-    renew(shaky, ticks=5)
+def test_a_renewal_that_fails_is_tried_again(bus, caplog):
+    [delivery] = take(bus)
+    shaky = Shaky(bus, failures=1)
+    with LeaseRenewer(shaky, [delivery], LEASE, nothing):
+        time.sleep(LEASE.total_seconds() * 2)
     assert shaky.tries >= 3
-    assert "was not renewed: locked" in caplog.text
+    assert "the leases of 1 deliveries were not renewed: locked" in caplog.text
+    delivery.ack()
+
+
+def test_a_thousand_leases_are_renewed_in_one_commit(bus):
+    deliveries = take(bus, 1_000)
+    before = [delivery.lease_until for delivery in deliveries]
+    assert bus.extend_all(deliveries, timedelta(seconds=30)) == []
+    assert all(d.lease_until > b for d, b in zip(deliveries, before, strict=True))
+    bus.ack(*deliveries)

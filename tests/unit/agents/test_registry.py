@@ -14,8 +14,8 @@ from airflow_agentic.agents import (
     FunctionAgent,
     agent,
 )
-from airflow_agentic.agents import registry as process_registry
 from airflow_agentic.agents.registry import as_definition
+from airflow_agentic.agents.registry import registry as process_registry
 from airflow_agentic.errors import ConfigurationError, UnknownAgent
 from airflow_agentic.testing import memory_store
 
@@ -249,3 +249,42 @@ class TestCreate:
 
     def test_the_registry_of_the_process_is_one(self):
         assert isinstance(process_registry, AgentRegistry)
+
+
+def test_a_class_made_by_itself_has_the_name_that_it_was_registered_under():
+    @agent("auditor-by-name")
+    class Auditor(BaseAgent[int, int]):
+        def process(self, task, ctx):
+            return task
+
+    class Stricter(Auditor):
+        pass
+
+    assert Auditor().name == "auditor-by-name"
+    assert Stricter().name == "Stricter"
+
+
+def test_a_configuration_model_given_to_the_decorator_of_a_class_is_refused():
+    class Limit(BaseModel):
+        euros: int = 1
+
+    with pytest.raises(ConfigurationError, match="config_model = Limit"):
+
+        @agent("limited", config=Limit)
+        class Limited(BaseAgent[int, int]):
+            def process(self, task, ctx):
+                return task
+
+
+def test_two_files_with_functions_of_one_name_do_not_replace_each_other(tmp_path):
+    registry = AgentRegistry()
+    for number in (1, 2):
+        names = {}
+        source = "def process(task): return task"
+        exec(compile(source, str(tmp_path / f"dag{number}.py"), "exec"), names)
+        definition = AgentDefinition("process", names["process"])
+        if number == 1:
+            registry.register(definition)
+        else:
+            with pytest.raises(ConfigurationError, match=r"process in .*dag1\.py and process in .*dag2\.py"):
+                registry.register(definition)
