@@ -99,7 +99,7 @@ def _text(fault: ErrorDetails) -> str:
     if fault["type"] == "union_tag_invalid":  # pydantic's own text quotes the value
         context = fault["ctx"]
         return f"the tag {context['discriminator']} is none of {context['expected_tags']}"
-    return fault["msg"]
+    return fault["msg"].removeprefix("Value error, ")  # pydantic puts it before what a validator says
 
 
 def type_parameters(cls: type, base: type) -> tuple[Any, Any]:

@@ -61,7 +61,7 @@ def summary(stack: LocalAirflow) -> bool:
     """Wait for the DAG that the findings start, and tell what came out of it all.
 
     Returns:
-        Whether the counts add up.
+        Whether distributions were judged and the counts add up.
 
     Raises:
         WaitTimeoutError: the event-driven DAG did not handle its messages in time.
@@ -79,12 +79,15 @@ def summary(stack: LocalAirflow) -> bool:
         write("The counts do not add up: see the report.\n")
     for note in notes:
         write(f"\n{note['distribution']} ({note['family']}): {note['advice']}\n  {note['reason']}\n")
+    write(_unjudged(report["dead_records"]))
     for record in report["planted_records"]:
         write(
             f"\n{record['subject']} was broken on purpose and is in the dead letters:\n  {record['reason']}\n"
         )
     write(_where_to_look(stack, reports / "dependency_audit.md"))
-    return bool(report["adds_up"])
+    if not report["judged"]:
+        write("\nNothing was judged: this is not what the demo should show.\n")
+    return bool(report["adds_up"] and report["judged"])
 
 
 def _reviews(stack: LocalAirflow, expected: int) -> list[dict[str, Any]]:
@@ -108,6 +111,15 @@ def _notes(stack: LocalAirflow, run_id: str) -> list[dict[str, Any]]:
     except ApiError:
         return []
     return notes
+
+
+def _unjudged(records: list[dict[str, str]], most: int = 5) -> str:
+    lines = [
+        f"\n{record['subject']} is in the dead letters:\n  {record['reason']}\n" for record in records[:most]
+    ]
+    if len(records) > most:
+        lines.append(f"\n... and {len(records) - most} more.\n")
+    return "".join(lines)
 
 
 def _names(verdicts: list[dict[str, Any]], family: str) -> str:
