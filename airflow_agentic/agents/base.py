@@ -286,7 +286,6 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             elif self._ledger:
                 # Shut down while it was processing: the numbers still count.
                 self._ledger.note(self._state, self._reason, done)
-                self._ledger.flush()
 
     def _move(self, state: AgentState, reason: str, add: PerformanceMetrics | None = None) -> None:
         with self._lock:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from datetime import timedelta
@@ -12,6 +10,7 @@ from datetime import timedelta
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import AgentProfile, AgentStatus, AgentStore, PerformanceMetrics
 from airflow_agentic.errors import StoreError
+from airflow_agentic.messaging.bus import process_name
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +81,7 @@ class Ledger:
             self._pending = PerformanceMetrics()
         try:
             if not self._registered:
-                owner = f"{socket.gethostname()}:{os.getpid()}"
-                self._store.register(self._agent_id, self._profile, owner, self._alive_for)
+                self._store.register(self._agent_id, self._profile, process_name(), self._alive_for)
                 self._registered = True
             self._store.report(self._agent_id, state, reason, add=add, alive_for=self._alive_for)
         except StoreError as error:

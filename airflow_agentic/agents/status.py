@@ -152,13 +152,17 @@ def summarise(
     )
 
 
+KEPT_INSTANCES = 20
+"""Ended and lost instances kept for each name: enough to look back, and a store does not grow with the work."""
+
+
 class AgentStore(Protocol):
     """Port: where named agents keep state and numbers. Times are the store's clock."""
 
     def register(self, agent_id: str, profile: AgentProfile, owner: str, alive_for: timedelta) -> None:
         """Make the profile known and add an instance in state ``initialized``.
 
-        Ended instances beyond the last few of the same name may be forgotten.
+        Ended and lost instances of the same name beyond the last ``KEPT_INSTANCES`` may be forgotten.
         """
         ...
 

@@ -246,8 +246,7 @@ class MessageBus:
         return found
 
     def _me(self) -> str:
-        # Not cached: a forked child must not lease under its parent's name.
-        return self._owner or f"{socket.gethostname()}:{os.getpid()}"
+        return self._owner or process_name()
 
     def _lease(self, lease: timedelta | None) -> timedelta:
         if lease is None:
@@ -303,3 +302,8 @@ class MessageBus:
                 )
             )
         return outgoing
+
+
+def process_name() -> str:
+    """Return ``host:pid``; not to be kept, since a forked child must not work under its parent's name."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
 from airflow_agentic import runtime
 from airflow_agentic.agents.registry import AgentDefinition, registry
@@ -21,7 +21,8 @@ from airflow_agentic.operators.parsing import (
     is_literal,
     registered_name,
 )
-from airflow_agentic.triggers.agents import HttpAgentTrigger, identity_as_json
+from airflow_agentic.triggers.agents import HttpAgentTrigger
+from airflow_agentic.triggers.failures import raise_failure
 from airflow_agentic.triggers.messaging import MailboxTrigger
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ class RunAgentOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
         """Go on after waiting for messages, with what was done ``before`` (``dag.test()`` does not keep it)."""
-        _raise_for(event)
+        raise_failure(event)
         return self._work(context, MailboxReport(**(before or {"mailbox": self.mailbox or ""})))
 
     def finish(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002  # Airflow's signature
         """End with the answer that the triggerer got."""
-        _raise_for(event)
+        raise_failure(event)
         return event["result"]
 
     def on_kill(self) -> None:
@@ -174,15 +175,9 @@ class RunAgentOperator(BaseOperator):
             trigger=HttpAgentTrigger(
                 f"{target.__module__}:{target.__qualname__}",
                 self.task,
-                identity_as_json(runtime.identity(context)),
+                asdict(runtime.identity(context)),
                 dict(self.config) if self.config else None,
                 self.agentic_conn_id,
             ),
             method_name="finish",
         )
-
-
-def _raise_for(event: dict[str, Any]) -> None:
-    if "error" in event:
-        kind = AirflowException if event.get("retry_helps") else AirflowFailException
-        raise kind(event["error"])

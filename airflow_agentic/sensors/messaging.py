@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_agentic import runtime
 from airflow_agentic.messaging.delivery import DeliveryState, reference
 from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.triggers.failures import raise_failure
 from airflow_agentic.triggers.messaging import MailboxTrigger
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class MessageSensor(BaseSensorOperator):
             event: What the trigger saw.
             deadline: When the sensor's timeout ends (``dag.test()`` does not keep it).
         """
-        if "error" in event:
-            raise AirflowFailException(event["error"])
+        raise_failure(event)
         return self._look(context, deadline or time.time() + self.timeout)
 
     def _look(self, context: Context, deadline: float) -> Any:

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from airflow_agentic.agents.lifecycle import AgentState
-from airflow_agentic.agents.status import AgentProfile, AgentStatus, Instance, PerformanceMetrics, summarise
+from airflow_agentic.agents.status import (
+    KEPT_INSTANCES,
+    AgentProfile,
+    AgentStatus,
+    Instance,
+    PerformanceMetrics,
+    summarise,
+)
 from airflow_agentic.errors import StoreError, UndecodableMessage
 from airflow_agentic.messaging.codec import decode
 from airflow_agentic.messaging.delivery import (
@@ -28,9 +35,6 @@ from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Sett
 
 Clock = Callable[[], datetime]
 _READY, _LEASED, _DONE, _DEAD = DeliveryState
-
-KEPT_INSTANCES = 20
-"""Ended instances kept for each name."""
 
 
 def utc_now() -> datetime:

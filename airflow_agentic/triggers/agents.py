@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,6 +13,7 @@ from airflow_agentic.agents.context import AgentContext, RunIdentity
 from airflow_agentic.agents.http import HttpAgent
 from airflow_agentic.errors import AgenticError, ConfigurationError
 from airflow_agentic.hooks.agents import AsyncHookTransport
+from airflow_agentic.triggers.failures import failure_event
 
 
 class HttpAgentTrigger(BaseTrigger):
@@ -63,9 +63,7 @@ class HttpAgentTrigger(BaseTrigger):
         try:
             yield TriggerEvent({"result": await self._ask()})
         except AgenticError as error:
-            yield TriggerEvent(
-                {"error": f"{type(error).__name__}: {error}", "retry_helps": error.retry_helps}
-            )
+            yield failure_event(error)
 
     async def _ask(self) -> Any:
         store = await asyncio.to_thread(runtime.open_store, self.agentic_conn_id)
@@ -85,8 +83,3 @@ class HttpAgentTrigger(BaseTrigger):
                 await asyncio.to_thread(agent.shutdown, "done")
         finally:
             await asyncio.to_thread(store.close)
-
-
-def identity_as_json(run: RunIdentity) -> dict[str, Any]:
-    """Return a run identity as the trigger takes it."""
-    return asdict(run)

@@ -18,6 +18,7 @@ from airflow_agentic.errors import AgenticError, StaleLease, StoreError
 from airflow_agentic.messaging.announcer import Announcer
 from airflow_agentic.messaging.codec import to_event
 from airflow_agentic.messaging.delivery import Delivery, MailboxStats
+from airflow_agentic.triggers.failures import failure_event
 
 if TYPE_CHECKING:
     from airflow_agentic.stores import Store
@@ -68,7 +69,7 @@ class MailboxTrigger(BaseTrigger):
         try:
             box = await self._wait()
         except AgenticError as error:
-            yield TriggerEvent({"error": f"{type(error).__name__}: {error}"})
+            yield failure_event(error)
             return
         yield TriggerEvent({"mailbox": asdict(box)})
 

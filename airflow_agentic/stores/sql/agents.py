@@ -10,18 +10,15 @@ from typing import Any
 
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import (
+    KEPT_INSTANCES,
     AgentProfile,
     AgentStatus,
     Instance,
     PerformanceMetrics,
     summarise,
 )
+from airflow_agentic.stores.sql.clock import NOW, from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
-from airflow_agentic.stores.sql.messages import from_ms
-from airflow_agentic.stores.sql.statements import NOW
-
-KEPT_INSTANCES = 20
-"""Ended and lost instances kept for each name: enough to look back, and the table does not grow with the work."""
 
 _REGISTER = """
     INSERT INTO agentic_agent (name, agent_type, description, configuration, input_schema, output_schema)
@@ -33,7 +30,8 @@ _REGISTER = """
 _FORGET = f"""
     DELETE FROM agentic_agent_instance WHERE agent_id IN (
         SELECT agent_id FROM agentic_agent_instance
-        WHERE name = :name AND (state = 'shutdown' OR alive_until < {NOW}) ORDER BY updated_at DESC LIMIT -1 OFFSET :kept)"""
+        WHERE name = :name AND (state = 'shutdown' OR alive_until < {NOW})
+        ORDER BY updated_at DESC LIMIT -1 OFFSET :kept)"""
 
 _ADD_INSTANCE = f"""
     INSERT INTO agentic_agent_instance (agent_id, name, state, owner, updated_at, alive_until)
@@ -76,7 +74,7 @@ class SqlAgentStore:
             self._db.execute(_FORGET, {"name": profile.name, "kept": KEPT_INSTANCES})
             self._db.execute(
                 _ADD_INSTANCE,
-                {"agent_id": agent_id, "name": profile.name, "owner": owner, "alive": _ms(alive_for)},
+                {"agent_id": agent_id, "name": profile.name, "owner": owner, "alive": to_ms(alive_for)},
             )
 
     def report(
@@ -89,7 +87,7 @@ class SqlAgentStore:
         alive_for: timedelta,
     ) -> None:
         """See the port."""
-        values = {"agent_id": agent_id, "state": str(state), "reason": reason, "alive": _ms(alive_for)}
+        values = {"agent_id": agent_id, "state": str(state), "reason": reason, "alive": to_ms(alive_for)}
         with self._db.transaction():
             self._db.execute(_REPORT, values)
             if add != PerformanceMetrics():
@@ -134,7 +132,3 @@ def _status(rows: list[Any]) -> AgentStatus:
         for row in rows
     ]
     return summarise(profile, PerformanceMetrics(**numbers), instances, from_ms(first.now))
-
-
-def _ms(span: timedelta) -> int:
-    return round(span.total_seconds() * 1000)

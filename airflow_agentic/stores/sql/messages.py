@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_agentic.errors import UndecodableMessage
@@ -18,6 +18,7 @@ from airflow_agentic.messaging.delivery import (
 )
 from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
 from airflow_agentic.stores.sql import statements
+from airflow_agentic.stores.sql.clock import from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
 
 
@@ -38,7 +39,7 @@ class SqlMessageStore:
 
     def claim(self, mailbox: str, *, limit: int, lease: timedelta, owner: str) -> list[Claim]:
         """See the port."""
-        values = {"mailbox": mailbox, "limit": limit, "lease": _ms(lease), "owner": owner}
+        values = {"mailbox": mailbox, "limit": limit, "lease": to_ms(lease), "owner": owner}
         while True:
             rows = self._db.fetch(statements.CLAIM, values)
             claims = [_claim(row) for row in rows if row.state == DeliveryState.LEASED]
@@ -61,7 +62,7 @@ class SqlMessageStore:
         """See the port."""
         with self._db.transaction():
             found = [
-                self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": _ms(lease)})
+                self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": to_ms(lease)})
                 for delivery_id, token in held.items()
             ]
         return {row.delivery_id: from_ms(row.visible_at) for rows in found for row in rows}
@@ -115,7 +116,7 @@ class SqlMessageStore:
             {
                 "seq": rows[0].seq,
                 "mailbox": message.mailbox,
-                "delay": _ms(message.delay),
+                "delay": to_ms(message.delay),
                 "max_attempts": message.max_attempts,
             },
         )
@@ -127,17 +128,12 @@ class SqlMessageStore:
             {
                 "id": settlement.delivery_id,
                 "token": settlement.token,
-                "delay": _ms(settlement.delay),
+                "delay": to_ms(settlement.delay),
                 "reason": settlement.reason,
             },
         )
         if not changed:
             raise stale_lease(settlement.delivery_id)
-
-
-def from_ms(milliseconds: int) -> datetime:
-    """Return a stored time."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _claim(row: Any) -> Claim:
@@ -149,10 +145,6 @@ def _claim(row: Any) -> Claim:
         lease_until=from_ms(row.visible_at),
         envelope=row.envelope,
     )
-
-
-def _ms(span: timedelta) -> int:
-    return round(span.total_seconds() * 1000)
 
 
 def _conditions(query: DeliveryQuery) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+from airflow_agentic.stores.sql.clock import NOW
 
 # A lease counts only while it lasts: a late ack is refused even if nobody claimed the delivery since.
 _HELD = f"delivery_id = :id AND lease_token = :token AND state = 'leased' AND visible_at > {NOW}"
