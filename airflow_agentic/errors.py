@@ -5,6 +5,9 @@
     AgenticError
     ├── ConfigurationError            the caller named or set something wrong
     │   ├── InvalidOption             an option of [agentic], a connection field or a store URL
+    │   ├── ProjectInvalid            the project file and what lies over it, with every fault in it
+    │   ├── UnresolvedReference       a ${env:}, ${conn:} or ${var:} that leads nowhere
+    │   ├── UnknownService            nothing provides what an agent or a service declares to need
     │   └── UnknownAgent              no agent of that name is registered
     ├── LifecycleError
     │   └── IllegalTransition         the state table has no such arrow
@@ -33,7 +36,8 @@ Airflow edge, errors that a retry cannot help fail the task at once.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -49,6 +53,57 @@ class ConfigurationError(AgenticError):
 
 class InvalidOption(ConfigurationError):
     """An option, connection field or URL has a value that cannot be used. A retry does not help."""
+
+
+@dataclass(frozen=True)
+class ConfigFault:
+    """One thing that is wrong with the configuration.
+
+    Attributes:
+        file: File it is written in; ``None`` if it comes from elsewhere.
+        line: Line in the file, from 1.
+        key: Dotted key it is about; empty if it is about the whole file.
+        message: What is wrong.
+        suggestion: What to write instead, if that can be guessed.
+        source: Where it is written, for people: ``agentic.yaml:12``, an environment variable, an argument.
+    """
+
+    file: str | None
+    line: int | None
+    key: str
+    message: str
+    suggestion: str | None = None
+    source: str = ""
+
+    def __str__(self) -> str:
+        key = "" if self.source.endswith(f" {self.key}") else self.key
+        where = ": ".join(part for part in (self.source, key) if part)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} ({self.suggestion})" if self.suggestion else text
+
+
+class ProjectInvalid(ConfigurationError):
+    """The project configuration cannot be used; nothing of it is. A retry does not help.
+
+    Attributes:
+        errors: Every fault that was found, by file and line.
+    """
+
+    def __init__(self, errors: Iterable[ConfigFault]) -> None:
+        self.errors = tuple(errors)
+        faults = "1 fault" if len(self.errors) == 1 else f"{len(self.errors)} faults"
+        super().__init__("\n".join([f"the project configuration has {faults}:", *map(str, self.errors)]))
+
+    def __reduce__(self) -> tuple[type[ProjectInvalid], tuple[tuple[ConfigFault, ...]]]:
+        return type(self), (self.errors,)
+
+
+class UnresolvedReference(ConfigurationError):
+    """A ``${env:NAME}``, ``${conn:id.field}`` or ``${var:name}`` leads nowhere. A retry does not help."""
+
+
+class UnknownService(ConfigurationError):
+    """Nothing provides what an agent or a service declares to need. A retry does not help."""
 
 
 class UnknownAgent(ConfigurationError):

@@ -23,6 +23,7 @@ class Option:
         text: What it does, with its unit.
         example: A value that somebody might set.
         minimum: Smallest value allowed, for numbers.
+        sensitive: It may hold a password: Airflow hides it, and takes it from a command or a secrets backend too.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Option:
     text: str
     example: str | None = None
     minimum: float | None = None
+    sensitive: bool = False
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -41,6 +43,16 @@ OPTIONS: tuple[Option, ...] = (
         "Store of messages and agents, used when no Airflow connection is named. "
         "Empty means the embedded SQLite file agentic.db under AIRFLOW_HOME.",
         example="sqlite:////var/lib/airflow/agentic.db",
+        sensitive=True,
+    ),
+    Option(
+        "project_file",
+        "string",
+        "",
+        "The project file: agents, policies, services and more, declared. Several files with commas between them, "
+        "later over earlier; a directory stands for its *.yaml, *.yml and *.toml files in the order of their names. "
+        "A relative path is relative to AIRFLOW_HOME. Empty means that there is none.",
+        example="/etc/agentic/agentic.yaml,/etc/agentic/production.yaml",
     ),
     Option(
         "max_message_bytes",
@@ -102,6 +114,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
+BOOTSTRAP = frozenset({"project_file"})
+"""Options that say where the project file is, and so cannot be set in it."""
+
 
 def config_section(version_added: str) -> dict[str, Any]:
     """Return the ``config`` value of the provider info: Airflow's own form of the table above.
@@ -119,6 +134,7 @@ def config_section(version_added: str) -> dict[str, Any]:
                     "type": option.type,
                     "example": option.example,
                     "default": str(option.default),
+                    "sensitive": option.sensitive,
                 }
                 for option in OPTIONS
             },

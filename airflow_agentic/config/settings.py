@@ -16,6 +16,7 @@ class Settings:
     """Values of ``[agentic]``, typed. Field names are the option keys; see ``config/options.py``."""
 
     store_url: str = ""
+    project_file: str = ""
     max_message_bytes: int = 1_048_576
     lease_seconds: float = 60.0
     max_attempts: int = 5

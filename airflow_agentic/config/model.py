@@ -1,0 +1,282 @@
+"""What a project file may say. The JSON Schema for editors and the reference in the docs are made of these models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
+
+from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION, Option
+from airflow_agentic.config.tree import Path
+
+T = TypeVar("T")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
+"""Names of agents, policies and so on: no spaces, so that they can be typed, and no quotes, so that nobody must."""
+
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+|\*|#")
+_TYPES: dict[str, Any] = {"string": str, "integer": int, "float": float}
+
+
+class FrozenDict(dict[str, T]):
+    """A dict that cannot be changed; ``copy()`` and ``dict()`` give one that can."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a project is frozen: change its files, or load it again with overrides")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
+def frozen(value: Any) -> Any:
+    """Return plain values that cannot be changed: maps as :class:`FrozenDict`, lists as tuples."""
+    if isinstance(value, Mapping):
+        return FrozenDict({key: frozen(item) for key, item in value.items()})
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _scalar(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError("must be a text, a number, true or false")
+
+
+def _topic(pattern: str) -> str:
+    if not all(_TOPIC.fullmatch(part) for part in pattern.split(".")):
+        raise ValueError("must be words with dots between them, with * for one word and # for any number")
+    return pattern
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+Names = Annotated[Mapping[Name, T], AfterValidator(FrozenDict)]
+Values = Annotated[Mapping[str, Any], AfterValidator(frozen)]
+Scalar = Annotated[Any, BeforeValidator(_scalar)]
+Topic = Annotated[str, AfterValidator(_topic)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """To pydantic ``true`` is the number 1; in a project file it is a mistake."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError("must be a number")
+        return value
+
+
+class AgentSection(_Section):
+    """An agent: what it is made of, and what it is given."""
+
+    type: str | None = Field(
+        None,
+        min_length=1,
+        description="Class or function it is made of: `package.module:Attribute`, `package.module.Attribute`, or a "
+        "name registered with `@agent` or by an installed package. Default: the agent's own name, registered.",
+        examples=["billing.agents:Triage"],
+    )
+    config: Values = Field(
+        default_factory=FrozenDict[Any],
+        description="Values for the agent's configuration model. `${env:NAME}`, `${conn:id.field}` and "
+        "`${var:name}` in them are resolved in the worker, each time the agent is built, and never stored.",
+    )
+    policy: Name | None = Field(None, description="A policy of `policies`.")
+    role: Name | None = Field(None, description="A role of `roles`.")
+    budget: Name | None = Field(None, description="A budget of `budgets`.")
+    version: str | None = Field(None, min_length=1, description="Version of the agent.")
+    subscriptions: tuple[Topic, ...] = Field(
+        (), description="Topics that the agent listens to: `orders.*.created`, `audit.#`."
+    )
+    uses: Names[Name] = Field(
+        default_factory=FrozenDict[str],
+        description="Parameter of its constructor, its `process` or its function to the service or agent that it "
+        "gets. Needed only where the type alone does not say it.",
+        examples=[{"index": "fast-index"}],
+    )
+    sends_to: Names[Name] = Field(
+        default_factory=FrozenDict[str],
+        description="Name that the agent's code sends to, to the agent that gets the message.",
+        examples=[{"reviewer": "senior-reviewer"}],
+    )
+    overridable: tuple[str, ...] = Field(
+        (),
+        description="Keys of `config` that DAG params and `dag_run.conf` may set, under `agentic`.",
+        examples=[["pause_seconds"]],
+    )
+
+
+class RetrySection(_Section):
+    """How a failed message comes back. What is left out is that of `settings`."""
+
+    max_attempts: int | None = Field(None, ge=1, description="How often a message is handed out.")
+    base_seconds: float | None = Field(None, ge=0, description="Upper bound of the first random delay.")
+    max_seconds: float | None = Field(None, ge=0, description="Upper bound of all such delays.")
+
+
+class PolicySection(_Section):
+    """How the work of an agent is guarded."""
+
+    description: str | None = Field(None, description="What it is for.")
+    retry: RetrySection = Field(
+        default_factory=lambda: RetrySection(),  # noqa: PLW0108  # mypy's pydantic plugin wants a call
+        description="How a failed message comes back.",
+    )
+    lease_seconds: float | None = Field(
+        None, ge=0.1, description="How long a message belongs to the agent at a time; renewed while it works."
+    )
+
+
+class ServiceSection(_Section):
+    """Something that agents need: how it is made, and how long it lives."""
+
+    type: str | None = Field(
+        None,
+        min_length=1,
+        description="Class or factory it is made by: `package.module:Attribute`. A generator function yields it "
+        "and cleans up after it. Default: the service's own name, declared by an installed package.",
+        examples=["search.index:open_index"],
+    )
+    provides: str | None = Field(
+        None,
+        min_length=1,
+        description="The type that it is asked for by. Default: the class, or what the factory returns.",
+        examples=["search.ports:Index"],
+    )
+    scope: Literal["process", "run"] = Field(
+        "run",
+        description="Made once a process, or once a run of an agent; closed at its end, last made first.",
+    )
+    config: Values = Field(
+        default_factory=FrozenDict[Any],
+        description="Keyword arguments of the class or factory; `${…}` as for agents.",
+    )
+    uses: Names[Name] = Field(
+        default_factory=FrozenDict[str], description="Parameter to the service that it gets."
+    )
+
+
+class RoleSection(_Section):
+    """What an agent may do."""
+
+    description: str | None = Field(None, description="What it is for.")
+    permissions: tuple[str, ...] = Field((), description="Permissions of the role.")
+
+
+class BudgetSection(_Section):
+    """What may be spent."""
+
+    description: str | None = Field(None, description="What it is for.")
+    period: Literal["run", "day", "month"] = Field("day", description="Time it is for.")
+    calls: int | None = Field(None, ge=0, description="Calls of models, tools and services.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of models.")
+    cost_usd: float | None = Field(None, ge=0, description="Money, in US dollars.")
+
+
+class RulesSection(_Section):
+    """What every DAG must keep to; a DAG that does not is refused with an import error."""
+
+    declared_agents_only: bool = Field(
+        default=False, description="Operators may only name agents that are declared here."
+    )
+    require_policy: bool = Field(default=False, description="Every agent that a DAG runs must have a policy.")
+    require_execution_timeout: bool = Field(
+        default=False, description="Every task that runs an agent must have an `execution_timeout`."
+    )
+    min_retries: int = Field(
+        0, ge=0, description="Every task that runs an agent must have so many `retries`."
+    )
+
+
+def _setting(option: Option) -> tuple[Any, Any]:
+    default: Any = option.default
+    examples = [_TYPES[option.type](option.example)] if option.example else None
+    field = Field(default, description=option.text, ge=option.minimum, examples=examples)
+    return Annotated[_TYPES[option.type], field], default
+
+
+SettingsSection: type[BaseModel] = create_model(
+    "SettingsSection",
+    __base__=_Section,
+    __doc__=f"The options of `[{SECTION}]`, except those that say where this file is.",
+    **{option.key: _setting(option) for option in OPTIONS if option.key not in BOOTSTRAP},  # type: ignore[call-overload]
+)
+
+
+class ProjectSection(_Section):
+    """A project file: all that is declared about agents rather than coded."""
+
+    settings: SettingsSection = Field(
+        default_factory=SettingsSection, description=f"Options of `[{SECTION}]`."
+    )
+    imports: tuple[str, ...] = Field(
+        (),
+        description="Modules to import before an agent's registered name is looked up.",
+        examples=[["billing.agents"]],
+    )
+    agents: Names[AgentSection] = Field(
+        default_factory=FrozenDict[AgentSection], description="Agents by name."
+    )
+    policies: Names[PolicySection] = Field(
+        default_factory=FrozenDict[PolicySection], description="Policies by name."
+    )
+    services: Names[ServiceSection] = Field(
+        default_factory=FrozenDict[ServiceSection], description="Services by name."
+    )
+    roles: Names[RoleSection] = Field(default_factory=FrozenDict[RoleSection], description="Roles by name.")
+    budgets: Names[BudgetSection] = Field(
+        default_factory=FrozenDict[BudgetSection], description="Budgets by name."
+    )
+    flags: Names[Scalar] = Field(
+        default_factory=FrozenDict[Any],
+        description="Switches and values that agents read through `Flags`.",
+        examples=[{"new-parser": True}],
+    )
+    rules: RulesSection = Field(default_factory=lambda: RulesSection(), description="What DAGs must keep to.")  # noqa: PLW0108
+
+
+def model_at(path: Path) -> Any:
+    """Return the type of what is at a path: a model, ``Mapping[str, T]``, a scalar type; ``None`` for any JSON."""
+    found: Any = ProjectSection
+    for key in path:
+        found = _bare(found)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(str(key))
+            found = field.annotation if field else None
+        elif get_origin(found) is Mapping:
+            found = get_args(found)[1]
+        else:
+            return None
+    return _bare(found)
+
+
+def known_keys(path: Path) -> tuple[str, ...]:
+    """Return the keys that the model has at a path; empty where names are free."""
+    found = model_at(path)
+    return tuple(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else ()
+
+
+def _bare(annotation: Any) -> Any:
+    """Take off ``Annotated`` and ``| None``."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    if isinstance(annotation, UnionType) and len(parts) == 1:
+        return _bare(parts[0])
+    return annotation

@@ -1,0 +1,275 @@
+"""What is wrong with a project, all of it at once, each fault with its place and the nearest right name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from airflow_agentic.config.masking import is_secret, mask_text, shown
+from airflow_agentic.config.model import NAME, ProjectSection, known_keys
+from airflow_agentic.config.names import did_you_mean, normalised
+from airflow_agentic.config.options import BOOTSTRAP
+from airflow_agentic.config.references import misplaced
+from airflow_agentic.config.tree import Node, Path, dotted
+from airflow_agentic.errors import ConfigFault
+
+# pydantic's words, in those of a person who writes YAML.
+_WORDS = {
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "tuple_type": "must be a list",
+    "mapping_type": "must be a map",
+    "dict_type": "must be a map",
+    "model_type": "must be a map",
+    "model_attributes_type": "must be a map",
+    "string_too_short": "must not be empty",
+    "finite_number": "must be a finite number",
+}
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_UNTIE = "take one of them out of uses:"
+_CONFIGURED = ("agents", "services")
+# Section and field of a reference by name, and the section that it leads to.
+_LINKS = {"policy": "policies", "role": "roles", "budget": "budgets"}
+
+
+def fault(root: Node, path: Path, message: str, suggestion: str | None = None) -> ConfigFault:
+    """Return a fault about what is at ``path``, with the place where it, or what is above it, is written."""
+    node, _ = root.nearest(path)
+    origin = node.origin
+    return ConfigFault(origin.file, origin.line, dotted(path), message, suggestion, origin.source)
+
+
+def validated(root: Node) -> tuple[ProjectSection | None, list[ConfigFault]]:
+    """Check a whole tree.
+
+    Returns:
+        The project as its model (``None`` if it does not fit), and every fault that was found.
+    """
+    project, faults = None, []
+    try:
+        project = ProjectSection.model_validate(root.plain())
+    except ValidationError as error:
+        # Of a reference that stands where none is resolved, the type is not judged too.
+        judged = {dotted(path) for path, *_ in _misplaced(root)}
+        told = (_told(root, detail) for detail in error.errors(include_url=False))
+        faults = [found for found in told if found.key not in judged]
+    faults += [fault(root, *found) for found in _relations(root)]
+    return project, faults
+
+
+def in_order(faults: Iterable[ConfigFault]) -> list[ConfigFault]:
+    """Return faults as people read them: by file and line, those of no file last; none twice."""
+    return sorted(dict.fromkeys(faults), key=lambda f: (f.file is None, f.file or "", f.line or 0, f.key))
+
+
+def words(detail: ErrorDetails) -> str:
+    """Return what pydantic found wrong, in words for a person who writes YAML; without the value."""
+    return _WORDS.get(detail["type"]) or re.sub(
+        "^Input should ", "must ", detail["msg"].removeprefix("Value error, ")
+    )
+
+
+def _told(root: Node, detail: ErrorDetails) -> ConfigFault:
+    path: Path = tuple(part for part in detail["loc"] if part != "[key]")
+    node, rest = root.nearest(path)
+    path = path[: len(path) - len(rest)]
+    kind = detail["type"]
+    if detail["loc"][-1:] == ("[key]",):
+        return fault(
+            root,
+            path,
+            "a name must be of letters, digits, '_', '-' and '.' only, begin with a letter or digit, "
+            "and be no longer than 200",
+        )
+    if kind == "extra_forbidden":
+        return _unknown_key(root, path)
+    said = words(detail)
+    if kind == "string_pattern_mismatch" and detail.get("ctx", {}).get("pattern") == NAME:
+        said = "must be a name: letters, digits, '_', '-' and '.'"
+    hint = None
+    if node.value is None:
+        said += ", and nothing is written there"
+        hint = "write what belongs there, or take the key out"
+    elif not isinstance(node.value, dict | tuple) and kind != "string_too_short":
+        said = f"{said}, not {_written(shown(node.value, path))}"
+        hint = "put it in quotes" if kind == "string_type" else _list_hint(node, path, kind)
+    return fault(root, path, said, hint)
+
+
+def _written(value: Any) -> str:
+    """Return a scalar as a person wrote it: ``true``, not ``True``."""
+    return repr(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _list_hint(node: Node, path: Path, kind: str) -> str | None:
+    if kind != "tuple_type" or not isinstance(node.value, str):
+        return None
+    return f"write {json.dumps([shown(node.value, path)], ensure_ascii=False)}"
+
+
+def _unknown_key(root: Node, path: Path) -> ConfigFault:
+    key, known = str(path[-1]), known_keys(path[:-1])
+    if path[:1] == ("settings",) and key in BOOTSTRAP:
+        return fault(root, path, f"{key} says where this file is: set it in airflow.cfg or the environment")
+    near = did_you_mean(key, known)
+    return fault(root, path, f"unknown key {key!r}", near or f"known here: {', '.join(known)}")
+
+
+def _relations(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Yield what no model can see: things that lead to other things. Tolerates a tree that does not fit the model."""
+    yield from _names(root)
+    yield from _links(root)
+    yield from _cycles(root)
+    yield from _misplaced(root)
+    for path, node in _entries(root, "policies"):
+        yield from _retry(path, node)
+    for index, module in (root.child("imports") or root).children():
+        if isinstance(index, int) and isinstance(module.value, str) and not _MODULE.fullmatch(module.value):
+            message = f"must be the name of a module, such as billing.agents, not {mask_text(module.value)!r}"
+            yield ("imports", index), message
+
+
+def _names(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Agents and services are told apart by name, also by environment variables."""
+    seen: dict[str, Path] = {}
+    for section in _CONFIGURED:
+        for path, node in _entries(root, section):
+            spelling = normalised(str(path[-1]))
+            first = seen.setdefault(spelling, path)
+            if first == path:
+                continue
+            there = root.nearest(first)[0].origin.source
+            what = "agents" if first[0] == section == "agents" else "things"
+            same = f"two {what} have one name: {dotted(first)} ({there}) and {dotted(path)} ({node.origin.source})"
+            yield path, f"{same}; names differ in more than case and punctuation", "rename one of them"
+
+
+def _links(root: Node) -> Iterator[tuple[Any, ...]]:
+    names = {section: [str(p[-1]) for p, _ in _entries(root, section)] for section in known_keys(())}
+    for path, agent in _entries(root, "agents"):
+        for field, section in _LINKS.items():
+            yield from _link(agent, (*path, field), names, (section,), field)
+        for alias, _ in _children(agent, "sends_to"):
+            yield from _link(agent, (*path, "sends_to", alias), names, ("agents",), "agent")
+        for parameter, _ in _children(agent, "uses"):
+            yield from _link(agent, (*path, "uses", parameter), names, _CONFIGURED[::-1], "service or agent")
+    for path, service in _entries(root, "services"):
+        for parameter, _ in _children(service, "uses"):
+            yield from _link(service, (*path, "uses", parameter), names, ("services",), "service")
+
+
+def _link(
+    entry: Node, path: Path, names: Mapping[str, list[str]], sections: tuple[str, ...], what: str
+) -> Iterator[tuple[Any, ...]]:
+    node = entry.find(path[2:])
+    known = list(dict.fromkeys(name for section in sections for name in names[section]))
+    if node is None or not isinstance(node.value, str) or node.value in known:
+        return
+    if not re.fullmatch(NAME, node.value):
+        return  # no name at all: the model says so
+    declare = f"declare it under {' or '.join(f'{section}:' for section in sections)}"
+    hint = did_you_mean(node.value, known) or (f"known: {', '.join(known[:20])}" if known else declare)
+    yield path, f"there is no {what} {shown(node.value, path)!r}", hint
+
+
+def _cycles(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Yield each circle of things that need each other, once."""
+    edges: dict[str, dict[str, Path]] = defaultdict(dict)
+    for section in _CONFIGURED:
+        for path, entry in _entries(root, section):
+            for parameter, target in _children(entry, "uses"):
+                if isinstance(target.value, str):
+                    edges[str(path[-1])].setdefault(target.value, (*path, "uses", parameter))
+    told: set[frozenset[str]] = set()
+    for start in list(edges):
+        for circle in _circles(edges, [start]):
+            if frozenset(circle) not in told:
+                told.add(frozenset(circle))
+                way = " -> ".join([*circle, circle[0]])
+                message = f"these need each other, and none can be made first: {way}"
+                if len(circle) == 1:
+                    message = f"{circle[0]!r} needs itself, and cannot be made first"
+                yield edges[circle[0]][circle[1 % len(circle)]], message, _UNTIE
+
+
+def _circles(edges: Mapping[str, Mapping[str, Path]], way: list[str]) -> Iterator[list[str]]:
+    """Yield the circles that a walk from the last of ``way`` runs into; each thing is walked through once."""
+    done: set[str] = set()
+    stack = [iter(list(edges.get(way[0], ())))]
+    while stack:
+        target = next(stack[-1], None)
+        if target is None:
+            stack.pop()
+            done.add(way.pop())
+        elif target in way:
+            yield way[way.index(target) :]
+        elif target not in done:
+            way.append(target)
+            stack.append(iter(list(edges.get(target, ()))))
+
+
+def _misplaced(root: Node) -> Iterator[tuple[Any, ...]]:
+    for section, node in root.children():
+        if section not in _CONFIGURED:
+            yield from misplaced(node, (section,), allowed=False, is_secret=is_secret)
+            continue
+        for name, entry in node.children():
+            for key, child in entry.children():
+                yield from misplaced(
+                    child, (section, name, key), allowed=key == "config", is_secret=is_secret
+                )
+
+
+def _retry(path: Path, node: Node) -> Iterator[tuple[Any, ...]]:
+    base, most = (node.find(("retry", key)) for key in ("base_seconds", "max_seconds"))
+    if base and most and _number(base) is not None and (_number(base) or 0) > (_number(most) or 0):
+        message = f"base_seconds is {base.value} and more than max_seconds, which is {most.value}"
+        yield (*path, "retry", "base_seconds"), message, "give a smaller base_seconds or a larger max_seconds"
+
+
+def _number(node: Node) -> float | None:
+    try:
+        return float(node.value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _entries(root: Node, section: str) -> Iterator[tuple[Path, Node]]:
+    for name, node in _children(root, section):
+        yield (section, name), node
+
+
+def _children(node: Node, key: str) -> list[tuple[str | int, Node]]:
+    below = node.child(key)
+    return below.children() if below is not None and below.is_map else []
+
+
+def typed(root: Node, values: Any) -> Node:
+    """Return the tree with the values that the model made of what is written: numbers of texts."""
+    if root.is_map and isinstance(values, Mapping):
+        both = {key: typed(child, values.get(key)) for key, child in root.value.items()}
+        return Node(both, root.origin, root.fresh)
+    scalar = isinstance(values, bool | int | float | str) and not isinstance(root.value, dict | tuple)
+    return Node(values, root.origin) if scalar else root
+
+
+def masked(faults: Iterable[ConfigFault]) -> list[ConfigFault]:
+    """Return faults whose texts hold no password of a URL: a last look, whoever wrote them."""
+    return [
+        ConfigFault(
+            f.file, f.line, f.key, mask_text(f.message), f.suggestion and mask_text(f.suggestion), f.source
+        )
+        for f in faults
+    ]
