@@ -6,7 +6,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 _HOME = Path(tempfile.mkdtemp(prefix="agentic-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -14,3 +17,14 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["AIRFLOW_HOME"] = str(_HOME)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(_HOME / "no-dags")
+
+
+@pytest.fixture(autouse=True)
+def forget_agents() -> Iterator[None]:
+    """What one test registers is not there for the next one."""
+    from airflow_agentic.agents.registry import registry
+
+    known = dict(registry._known)
+    yield
+    registry._known.clear()
+    registry._known.update(known)

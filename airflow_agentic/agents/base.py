@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.config import ExtraValues
+from pydantic import BaseModel
 from uuid6 import uuid7
 
+from airflow_agentic.agents.configuration import NoConfiguration, validate
 from airflow_agentic.agents.context import AgentContext
-from airflow_agentic.agents.contracts import Contract, faults, type_parameters
+from airflow_agentic.agents.contracts import Contract, type_parameters
 from airflow_agentic.agents.ledger import Ledger
 from airflow_agentic.agents.lifecycle import AgentState, check_transition
 from airflow_agentic.agents.status import (
@@ -28,18 +28,13 @@ from airflow_agentic.agents.status import (
     PerformanceMetrics,
     summarise,
 )
+from airflow_agentic.config.references import Resolved
 from airflow_agentic.errors import ConfigurationError, InvalidTask, LifecycleError, RejectMessage
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 _log = logging.getLogger(__name__)
-
-
-class NoConfiguration(BaseModel):
-    """Configuration of an agent that has none; refuses every key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BaseAgent(ABC, Generic[InputT, OutputT]):
@@ -49,9 +44,12 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
     They may set ``config_model`` to a pydantic model and override the ``on_<state>`` hooks. A hook that raises
     fails the agent; ``on_failed`` and ``on_shutdown`` are logged instead, since nothing can follow them.
 
+    What an agent needs it declares by type: parameters of its own ``__init__``, which hands ``**kwargs`` up, or
+    parameters of ``process`` after ``ctx``.
+
     Args:
         name: What it is resolved by; default the name given to ``@agent``, else the class's.
-        config: Values for ``config_model``.
+        config: Values for ``config_model``. Of resolved references the store sees only where they lead from.
         store: Where state and numbers of the name are kept; without one they live with the instance.
 
     Raises:
@@ -63,9 +61,11 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
     def __init__(
         self,
         name: str | None = None,
-        config: Mapping[str, Any] | BaseModel | None = None,
+        config: Mapping[str, Any] | BaseModel | Resolved | None = None,
         store: AgentStore | None = None,
     ) -> None:
+        self._references = config if isinstance(config, Resolved) else Resolved.nothing()
+        self._equipment: Mapping[str, Any] = {}
         self.name: str = name or vars(type(self)).get("agent_name") or type(self).__name__
         self._agent_id = f"{self.name}-{uuid7().hex}"
         self._state = AgentState.INITIALIZED
@@ -74,7 +74,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         self._metrics = PerformanceMetrics()
         self._lock = threading.RLock()
         self._contract = Contract(self.name, *self._types())
-        self._configuration = self._validated(config or {})
+        self._configuration = self._validated(config.values if isinstance(config, Resolved) else config or {})
         self._ledger = Ledger(store, self._agent_id, self._profile()) if store is not None else None
 
     # -- what subclasses write -------------------------------------------------------------------------
@@ -204,7 +204,19 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             Exception: Whatever ``process`` raises.
         """
         with self._work(ctx):
-            return self._checked(self.process(self._contract.task(task), ctx))
+            return self._checked(self.process(self._contract.task(task), ctx, **self._equipment))
+
+    def equip(self, things: Mapping[str, Any]) -> None:
+        """Give it what ``process`` declares to need besides task and context.
+
+        Args:
+            things: By parameter.
+        """
+        self._equipment = things
+
+    def discreet(self, text: str) -> str:
+        """Return a text in which references stand for the values that they led to in the configuration."""
+        return self._references.hide_text(text)
 
     def heartbeat(self) -> None:
         """Tell the store that this instance is alive; called while long work is going on."""
@@ -221,7 +233,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             name=self.name,
             agent_type=self.agent_type,
             description=self._description(),
-            configuration=self._configuration.model_dump(mode="json"),
+            configuration=self._references.hide(self._configuration.model_dump(mode="json")),
             input_schema=self._contract.input_schema(),
             output_schema=self._contract.output_schema(),
         )
@@ -230,18 +242,10 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         return (inspect.getdoc(type(self)) or "").split("\n\n")[0]
 
     def _validated(self, config: Mapping[str, Any] | BaseModel) -> BaseModel:
-        values: Any = config
-        if not isinstance(config, self.config_model):
-            values = config.model_dump() if isinstance(config, BaseModel) else dict(config)
-        # A mistyped key must not pass in silence, unless the model says that it takes any.
-        extra: ExtraValues | None = None if "extra" in self.config_model.model_config else "forbid"
         try:
-            return self.config_model.model_validate(values, extra=extra).model_copy(deep=True)
-        except ValidationError as error:
-            allowed = ", ".join(self.config_model.model_fields) or "none"
-            raise ConfigurationError(
-                f"configuration of agent {self.name!r}: {faults(error)}. Known keys: {allowed}."
-            ) from None
+            return validate(self.name, self.config_model, config)
+        except ConfigurationError as error:
+            raise ConfigurationError(self.discreet(str(error))) from None
 
     def _checked(self, result: Any) -> OutputT:
         valid: OutputT = self._contract.result(result)
@@ -253,7 +257,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         """The lifecycle around one task: processing, then ready, degraded or failed, and the numbers."""
         if self._state is AgentState.INITIALIZED:
             self.configure()
-        ctx.config = self._configuration
+        before, ctx.config = ctx.config, self._configuration
         self._move(AgentState.PROCESSING, "")
         started = time.monotonic()
         try:
@@ -265,11 +269,14 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         except BaseException as error:
             self._finish(AgentState.FAILED, f"{type(error).__name__}: {error}", started, error)
             raise
+        finally:
+            ctx.config = before  # an agent may ask another one in the middle of its own work
         state = AgentState.DEGRADED if ctx.degraded else AgentState.READY
         self._finish(state, ctx.degraded or "", started, None)
 
     def _finish(self, state: AgentState, reason: str, started: float, error: BaseException | None) -> None:
         seconds = time.monotonic() - started
+        reason = self.discreet(reason)
         done = PerformanceMetrics(
             processed=1,
             succeeded=int(error is None),

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class AgentContext:
         config: The agent's validated configuration.
         http: Makes a transport for an Airflow connection; given by the runtime.
         async_http: The same for asyncio.
+        sends_to: Names that the agent's code sends to, and the mailboxes that are meant.
 
     Attributes:
         outbox: Messages that leave when the work is done.
@@ -78,6 +79,7 @@ class AgentContext:
         config: Any = None,
         http: Callable[[str], HttpTransport] | None = None,
         async_http: Callable[[str], AsyncHttpTransport] | None = None,
+        sends_to: Mapping[str, str] | None = None,
     ) -> None:
         self.agent = agent
         self.run = run
@@ -88,6 +90,7 @@ class AgentContext:
         self.degraded: str | None = None
         self._http = http
         self._async_http = async_http
+        self._sends_to = sends_to or {}
         self._sent: Counter[str] = Counter()
 
     @property
@@ -108,7 +111,7 @@ class AgentContext:
         """Say something to another agent when this work is done.
 
         Args:
-            recipient: The mailbox.
+            recipient: The mailbox, or a name that the project file leads to one (``sends_to``).
             data: Any JSON value or pydantic model.
             type: What happened or is wanted.
             kind: Request, response, notification, ...
@@ -123,7 +126,12 @@ class AgentContext:
             InvalidMessage: The recipient's name or the data cannot be sent.
         """
         draft = Message(
-            source=self.agent, recipient=recipient, data=data, type=type, kind=kind, subject=subject
+            source=self.agent,
+            recipient=self._sends_to.get(recipient, recipient),
+            data=data,
+            type=type,
+            kind=kind,
+            subject=subject,
         )
         cause = self.message
         correlation = cause.correlation_id if cause else self.run.correlation_id if self.run else draft.id

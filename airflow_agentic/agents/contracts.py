@@ -89,13 +89,14 @@ def faults(error: ValidationError, *, limit: int = 5) -> str:
     The values themselves are left out: they may be secret. (What a validator of the agent's own says is kept.)
     """
     found = error.errors(include_url=False, include_input=False)
-    texts = [f"{'.'.join(map(str, fault['loc'])) or 'value'}: {_text(fault)}" for fault in found[:limit]]
+    texts = [f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault_text(fault)}" for fault in found[:limit]]
     if len(found) > limit:
         texts.append(f"and {len(found) - limit} more")
     return "; ".join(texts)
 
 
-def _text(fault: ErrorDetails) -> str:
+def fault_text(fault: ErrorDetails) -> str:
+    """Return what is wrong, without the value."""
     if fault["type"] == "union_tag_invalid":  # pydantic's own text quotes the value
         context = fault["ctx"]
         return f"the tag {context['discriminator']} is none of {context['expected_tags']}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from airflow_agentic.agents.base import BaseAgent, NoConfiguration
+from airflow_agentic.agents.base import BaseAgent
+from airflow_agentic.agents.configuration import NoConfiguration
 from airflow_agentic.agents.context import AgentContext
 from airflow_agentic.agents.status import AgentStore
+from airflow_agentic.config.references import Resolved
+from airflow_agentic.config.signatures import type_hints
 from airflow_agentic.errors import ConfigurationError
 
 
@@ -20,6 +21,7 @@ class FunctionAgent(BaseAgent[Any, Any]):
     """An agent whose ``process`` is a function ``f(task)`` or ``f(task, ctx)``.
 
     The annotations of the task and of the return value are its input and output types; without one, any JSON.
+    Parameters after these are what it needs, by type: ``f(task, ctx, index: SearchIndex)``.
 
     Args:
         function: What it does.
@@ -29,7 +31,7 @@ class FunctionAgent(BaseAgent[Any, Any]):
         config_model: Model of the configuration, found in ``ctx.config``.
 
     Raises:
-        ConfigurationError: The function is async, or does not take one or two positional arguments.
+        ConfigurationError: The function is async, or does not take a task.
     """
 
     config_model: ClassVar[type[BaseModel]] = NoConfiguration
@@ -38,24 +40,23 @@ class FunctionAgent(BaseAgent[Any, Any]):
         self,
         function: Callable[..., Any],
         name: str | None = None,
-        config: Mapping[str, Any] | BaseModel | None = None,
+        config: Mapping[str, Any] | BaseModel | Resolved | None = None,
         store: AgentStore | None = None,
         config_model: type[BaseModel] | None = None,
     ) -> None:
         self._function = function
-        self._takes_context = _arity(function) == 2
+        self._takes_context = takes_context(function)
         if config_model is not None:
             self.config_model = config_model  # type: ignore[misc]  # each function may have its own model
         super().__init__(name or function_name(function), config, store)
 
-    def process(self, task: Any, ctx: AgentContext) -> Any:
-        """Call the function."""
-        return self._function(task, ctx) if self._takes_context else self._function(task)
+    def process(self, task: Any, ctx: AgentContext, **things: Any) -> Any:
+        """Call the function with the task, the context if it takes one, and the things that it needs."""
+        given = (task, ctx) if self._takes_context else (task,)
+        return self._function(*given, **things)
 
     def _types(self) -> tuple[Any, Any]:
-        hints = _hints(self._function)
-        parameters = list(inspect.signature(self._function).parameters)
-        return hints.get(parameters[0], Any), hints.get("return", Any)
+        return task_types(self._function)
 
     def _description(self) -> str:
         return (inspect.getdoc(self._function) or "").split("\n\n")[0]
@@ -66,41 +67,39 @@ def function_name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).replace("_", "-")
 
 
-def _arity(function: Callable[..., Any]) -> int:
+def takes_context(function: Callable[..., Any]) -> bool:
+    """Whether the second parameter of an agent's function is the context.
+
+    It is if it is annotated as :class:`AgentContext` or not at all, or is called ``ctx``; any other is something that
+    the function needs. Parameters after these two, and those that are given by keyword only, are needs as well.
+
+    Raises:
+        ConfigurationError: The function is async, or does not take a task by position.
+    """
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) not in (1, 2) or any(p.kind not in positional for p in parameters):
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    untyped = [p for p in parameters[2:] if p.annotation is p.default is inspect.Parameter.empty]
+    untyped += [p for p in parameters[1:2] if p.kind not in positional and p.annotation is p.default]
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    takes_task = bool(parameters) and parameters[0].kind in positional
+    if not takes_task or untyped or any(p.kind in collecting for p in parameters):
         raise ConfigurationError(
-            f"{function_name(function)!r} cannot be an agent: it must take (task) or (task, ctx), "
-            f"and takes {inspect.signature(function)}"
+            f"{function_name(function)!r} cannot be an agent: it must take (task), (task, ctx) and after these what "
+            f"it needs, each with its type; it takes {signature}"
         )
     if inspect.iscoroutinefunction(function):
         raise ConfigurationError(f"{function_name(function)!r} cannot be an agent: its function is async")
-    return len(parameters)
+    if len(parameters) < 2 or parameters[1].kind not in positional:
+        return False
+    second = parameters[1]
+    if second.name == "ctx" or second.annotation is inspect.Parameter.empty:
+        return True
+    return type_hints(function)[second.name] in (AgentContext, Any)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    if isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function):
-        function = type(function).__call__
-    try:
-        hints = get_type_hints(function, localns=_closure(function), include_extras=True)
-    except NameError as error:
-        raise ConfigurationError(
-            f"a type in the signature of agent {function_name(function)!r} cannot be found: {error}. "
-            "Define or import it at module level."
-        ) from None
-    if hints.get("return") is type(None):
-        hints["return"] = None
-    return hints
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """Names that only exist where the function was defined, as in a DAG function."""
-    found: dict[str, Any] = {}
-    if inspect.isfunction(function):
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # not set yet: a function that calls itself
-                found[name] = cell.cell_contents
-    return found
+def task_types(function: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return the input and output types of an agent's function; ``Any`` where nothing is annotated."""
+    hints = type_hints(function)
+    first = next(iter(inspect.signature(function).parameters))
+    return hints.get(first, Any), hints.get("return", Any)

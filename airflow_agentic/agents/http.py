@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.context import AgentContext
-from airflow_agentic.agents.contracts import type_parameters
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
 from airflow_agentic.errors import InvalidResult, ServiceError, ServiceRefused
 
@@ -95,10 +94,7 @@ class HttpAgent(BaseAgent[InputT, OutputT]):
     async def arun(self, task: Any, ctx: AgentContext) -> OutputT:
         """Do what :meth:`run` does, with :meth:`aprocess`."""
         with self._work(ctx):
-            return self._checked(await self.aprocess(self.contract.task(task), ctx))
-
-    def _types(self) -> tuple[Any, Any]:
-        return type_parameters(type(self), HttpAgent)
+            return self._checked(await self.aprocess(self.contract.task(task), ctx, **self._equipment))
 
     @property
     def _conn_id(self) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.function import FunctionAgent, function_name
+from airflow_agentic.agents.configuration import NoConfiguration, declared_faults, validate
+from airflow_agentic.agents.contracts import Contract, type_parameters
+from airflow_agentic.agents.function import FunctionAgent, function_name, takes_context, task_types
 from airflow_agentic.agents.status import AgentStore
+from airflow_agentic.config.loading import UnknownPath, load
+from airflow_agentic.config.names import did_you_mean
+from airflow_agentic.config.references import Resolved, has_reference
+from airflow_agentic.config.signatures import Need, needs_of
+from airflow_agentic.config.tree import dotted
 from airflow_agentic.errors import ConfigurationError, UnknownAgent
 
 ENTRY_POINT_GROUP = "airflow_agentic.agents"
@@ -29,29 +36,111 @@ class AgentDefinition:
     Attributes:
         name: What it is resolved by.
         target: The function or agent class.
-        config_model: Model of a function agent's configuration.
+        own_config_model: Model of a function agent's configuration; a class has its own.
     """
 
     name: str
     target: Callable[..., Any]
-    config_model: type[BaseModel] | None = None
+    own_config_model: type[BaseModel] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, without any lifecycle: what unit tests of the function want."""
         return self.target(*args, **kwargs)
 
     def create(
-        self, config: Mapping[str, Any] | BaseModel | None = None, store: AgentStore | None = None
+        self,
+        config: Mapping[str, Any] | BaseModel | Resolved | None = None,
+        store: AgentStore | None = None,
+        supplied: Mapping[str, Any] | None = None,
     ) -> BaseAgent[Any, Any]:
         """Make an instance.
 
+        Args:
+            config: Its configuration.
+            store: Where its state and numbers are kept.
+            supplied: What it needs, by parameter; see :attr:`needs`.
+
         Raises:
-            ConfigurationError: ``config`` does not fit.
+            ConfigurationError: ``config`` does not fit, or something that it needs is not there.
         """
-        if isinstance(self.target, type) and issubclass(self.target, BaseAgent):
-            made: BaseAgent[Any, Any] = self.target(name=self.name, config=config, store=store)
-            return made
-        return FunctionAgent(self.target, self.name, config, store, self.config_model)
+        things = supplied or {}
+        for need in self.needs:
+            if not need.optional and need.parameter not in things:
+                raise ConfigurationError(
+                    f"agent {self.name!r} needs {need}, and was made without it. RunAgentOperator provides what the "
+                    "project file declares; a test gives it as run_agent(..., services={...})"
+                )
+        made = self._make(config, store, {key: things[key] for key in _names(self.constructor_needs, things)})
+        made.equip({key: things[key] for key in _names(self.work_needs, things)})
+        return made
+
+    @property
+    def agent_class(self) -> type[BaseAgent[Any, Any]] | None:
+        """The class, if it is made of one."""
+        return self.target if isinstance(self.target, type) and issubclass(self.target, BaseAgent) else None
+
+    @property
+    def config_model(self) -> type[BaseModel]:
+        """Model of the configuration."""
+        return self.agent_class.config_model if self.agent_class else self.own_config_model or NoConfiguration
+
+    @cached_property
+    def constructor_needs(self) -> tuple[Need, ...]:
+        """What its constructor needs besides name, config and store."""
+        return needs_of(self.agent_class, given=("name", "config", "store")) if self.agent_class else ()
+
+    @cached_property
+    def work_needs(self) -> tuple[Need, ...]:
+        """What its ``process`` or function needs besides task and context."""
+        if self.agent_class is not None:
+            return needs_of(self.agent_class.process, skip=3)  # self, task, ctx
+        return needs_of(self.target, skip=1 + takes_context(self.target))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """All that it needs; a parameter of both stands once."""
+        return tuple({need.parameter: need for need in (*self.work_needs, *self.constructor_needs)}.values())
+
+    def contract(self) -> Contract:
+        """Return what it takes and gives, without making one.
+
+        Raises:
+            ConfigurationError: The function cannot be an agent.
+        """
+        types = type_parameters(self.agent_class, BaseAgent) if self.agent_class else task_types(self.target)
+        return Contract(self.name, *types)
+
+    def check(self) -> None:
+        """Read the signature as far as it can be read without making one.
+
+        Raises:
+            ConfigurationError: It cannot be an agent, or a type in its signature cannot be found.
+        """
+        self.contract()
+        assert self.needs is not None
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """Hold a configuration against the model; what depends on references is not judged.
+
+        Raises:
+            ConfigurationError: It does not fit.
+        """
+        if not has_reference(config):
+            validate(self.name, self.config_model, config)
+        elif found := [
+            f"{dotted(path)}: {text}" for path, text, _ in declared_faults(self.config_model, config)
+        ]:
+            raise ConfigurationError(f"configuration of agent {self.name!r}: {'; '.join(found)}.")
+
+    def _make(
+        self,
+        config: Mapping[str, Any] | BaseModel | Resolved | None,
+        store: AgentStore | None,
+        things: Mapping[str, Any],
+    ) -> BaseAgent[Any, Any]:
+        if self.agent_class is not None:
+            return self.agent_class(name=self.name, config=config, store=store, **things)
+        return FunctionAgent(self.target, self.name, config, store, self.own_config_model)
 
     @property
     def origin(self) -> tuple[str, str]:
@@ -88,26 +177,38 @@ class AgentRegistry:
         """Names of all agents known here, installed packages included."""
         return sorted({*self._known, *(point.name for point in _installed())})
 
-    def resolve(self, name: str) -> AgentDefinition:
-        """Find an agent: registered here, declared by an installed package, or ``package.module:Attribute``.
+    def find(self, name: str) -> AgentDefinition | None:
+        """Return the agent that was registered here or is declared by an installed package, if there is one."""
+        if name in self._known:
+            return self._known[name]
+        return next((as_definition(point.load(), name) for point in _installed() if point.name == name), None)
+
+    def resolve(self, name: str, declared: Iterable[str] = ()) -> AgentDefinition:
+        """Find an agent: registered here, declared by an installed package, or by path.
+
+        Args:
+            name: Its name, ``package.module:Attribute`` or ``package.module.Attribute``.
+            declared: Names that are known from elsewhere, for the error text.
 
         Raises:
             UnknownAgent: There is none; names the nearest one and how to register.
             ConfigurationError: What the name leads to is no agent.
         """
-        if name in self._known:
-            return self._known[name]
-        for point in _installed():
-            if point.name == name:
-                return as_definition(point.load(), name)
+        found = self.find(name)
+        if found is not None:
+            return found
         if ":" in name:
             return _from_path(name)
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        known = ", ".join(self.names()) or "none"
+        if "." in name:  # a path, or a name with a dot in it that nobody knows
+            with contextlib.suppress(UnknownAgent):
+                return _from_path(name)
+        known = sorted({*self.names(), *declared})
+        near = did_you_mean(name, known)
+        hint = f"{near[0].upper()}{near[1:]} " if near else ""
         raise UnknownAgent(
-            f"there is no agent {name!r}. {hint}Known here: {known}. Register it in the DAG file or a module it "
-            f'imports with @agent("{name}"), or name it as "package.module:Attribute".'
+            f"there is no agent {name!r}. {hint}Known here: {', '.join(known) or 'none'}. Register it in the DAG file "
+            f'or a module it imports with @agent("{name}"), declare it in the project file, or name it as '
+            '"package.module:Attribute".'
         )
 
 
@@ -170,13 +271,17 @@ def agent(name: Any = None, *, config: type[BaseModel] | None = None) -> Any:
     return decorate
 
 
-def _installed() -> Iterable[Any]:
-    return entry_points(group=ENTRY_POINT_GROUP)
+@cache  # what is installed does not change while a process runs, and looking costs milliseconds
+def _installed() -> tuple[Any, ...]:
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _names(needs: Iterable[Need], things: Mapping[str, Any]) -> list[str]:
+    return [need.parameter for need in needs if need.parameter in things]
 
 
 def _from_path(path: str) -> AgentDefinition:
-    module, _, attribute = path.partition(":")
     try:
-        return as_definition(getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        return as_definition(load(path))
+    except UnknownPath as error:
         raise UnknownAgent(f"there is no agent {path!r}: {error}") from error

@@ -270,7 +270,8 @@ class AgentRunner:
         return error
 
     def _refuse(self, mailbox: str, delivery: Delivery, error: Exception) -> MailboxReport:
-        reason = str(error) if isinstance(error, RejectMessage) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, RejectMessage) else f"{type(error).__name__}: {error}"
+        reason = self._agent.discreet(said)
         _log.warning("message %s goes to the dead letters of %r: %s", delivery.message.id, mailbox, reason)
         try:
             delivery.reject(reason)
@@ -280,7 +281,7 @@ class AgentRunner:
 
     def _give_back(self, mailbox: str, delivery: Delivery, error: Exception) -> MailboxReport:
         try:
-            delivery.nack(reason=f"{type(error).__name__}: {error}")
+            delivery.nack(reason=self._agent.discreet(f"{type(error).__name__}: {error}"))
         except StaleLease:
             return MailboxReport(mailbox, lost=1)
         return MailboxReport(mailbox, failed=1)

@@ -58,7 +58,7 @@ class AgenticDecoratedOperator(DecoratedOperator, RunAgentOperator):
         self.task = arguments[0] if arguments else None
         return RunAgentOperator.execute(self, context)
 
-    def definition(self) -> AgentDefinition:
+    def chosen(self) -> AgentDefinition:
         """Return the decorated function's definition; it needs no name in the registry."""
         return self._definition
 

@@ -6,9 +6,10 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from airflow_agentic.errors import InvalidMessage, MessageNotFound, MessageTooLarge, UndecodableMessage
 from airflow_agentic.messaging.codec import decode, encode
@@ -36,6 +37,7 @@ class BusOptions:
         retry_base: Upper bound of the first random delay after a nack; doubles with each attempt.
         retry_max: Upper bound of all such delays.
         poll: How often a waiting ``receive`` looks again.
+        attempts: Mailboxes with a ``max_attempts`` of their own.
     """
 
     max_message_bytes: int = 1_048_576
@@ -44,6 +46,7 @@ class BusOptions:
     retry_base: timedelta = timedelta(seconds=1)
     retry_max: timedelta = timedelta(seconds=300)
     poll: timedelta = timedelta(seconds=0.5)
+    attempts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 class MessageBus:
@@ -61,6 +64,10 @@ class MessageBus:
         self._store = store
         self.options = options or BusOptions()
         self._owner = owner
+
+    def with_options(self, **changes: Any) -> MessageBus:
+        """Return the same bus with other limits or times."""
+        return MessageBus(self._store, replace(self.options, **changes), self._owner)
 
     def send(self, message: Message, *, delay: timedelta = _NO_TIME) -> bool:
         """Send one message. When this returns, it is on disk.
@@ -297,7 +304,7 @@ class MessageBus:
                     mailbox=message.recipient,
                     correlation_id=message.correlation_id,
                     envelope=envelope,
-                    max_attempts=self.options.max_attempts,
+                    max_attempts=self.options.attempts.get(message.recipient, self.options.max_attempts),
                     delay=delay,
                 )
             )

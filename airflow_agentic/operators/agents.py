@@ -42,20 +42,23 @@ class RunAgentOperator(BaseOperator):
     holds no slot.
 
     Args:
-        agent: A name registered with ``@agent``, what ``@agent`` made, or ``"package.module:Attribute"``.
+        agent: A name that the project file declares or that is registered with ``@agent``; what ``@agent`` made,
+            or ``"package.module:Attribute"``. Given by name, the project file says what it is made of.
         task: Input of the agent: any JSON. Checked against the agent's input model when the DAG is parsed,
             where it is literal.
         mailbox: Instead of ``task``: whose messages to handle.
         gather: With ``mailbox``: hand over all messages as one task, a list, and ack them together. The XCom
             is the agent's result.
-        config: Configuration of the agent.
+        config: Configuration of the agent, over that of the project file; DAG params and ``dag_run.conf`` may set
+            what is declared overridable on top (``{"agentic": {"agents": {"name": {"config": {…}}}}}``).
         lease: How long a message belongs to this task at a time, renewed while the agent works; in seconds
-            (a template gives a string) or as a timedelta. Default: ``[agentic] lease_seconds``.
+            (a template gives a string) or as a timedelta. Default: its policy's, else ``[agentic] lease_seconds``.
         deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
         agentic_conn_id: The store; see ``AgenticHook``.
 
     Raises:
-        UnknownAgent: When the DAG is parsed: no agent of that name is registered.
+        UnknownAgent: When the DAG is parsed: no agent of that name is declared or registered.
+        ProjectInvalid: When the DAG is parsed: the project file cannot be used.
         ConfigurationError: When the DAG is parsed: the arguments do not go together, or ``config`` does not fit.
         InvalidTask: When the DAG is parsed: the literal task does not fit.
     """
@@ -64,6 +67,7 @@ class RunAgentOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"task": "json", "config": "json"}
     operator_extra_links = (MessageTraceLink(),)
     ui_color = "#e6f4ea"
+    runs_agents: ClassVar[bool] = True  # the cluster policy looks for it
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class RunAgentOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._is_named = isinstance(agent, str)
         # Templating and the UI want a name; the definition is found again when the task runs.
         self.agent = agent if isinstance(agent, str) else registered_name(agent)
         self.task = task
@@ -97,10 +102,10 @@ class RunAgentOperator(BaseOperator):
         """Begin a mapped task; an unknown agent is refused here, since Airflow makes the operator only later.
 
         Raises:
-            UnknownAgent: No agent of that name is registered.
+            UnknownAgent: No agent of that name is declared or registered.
         """
         if isinstance(name := kwargs.get("agent"), str) and is_literal(name):
-            registry.resolve(name)
+            runtime.plan(name)
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> Any:
@@ -131,21 +136,17 @@ class RunAgentOperator(BaseOperator):
         if self._working is not None:
             self._working.shutdown("the task was killed")
 
-    def definition(self) -> AgentDefinition:
-        """Return the agent's definition.
-
-        Raises:
-            UnknownAgent: There is none.
-        """
-        return registry.resolve(self.agent)
+    def chosen(self) -> AgentDefinition | None:
+        """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
+        return None if self._is_named else registry.resolve(self.agent)
 
     def _work(self, context: Context, before: MailboxReport) -> Any:
         run = runtime.identity(context)
         context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id, self.agentic_conn_id))
-        with runtime.airflow_failures(), runtime.open_store(self.agentic_conn_id) as store:
-            agent = self._working = self.definition().create(self.config, store.agents)
-            runner = runtime.build_runner(agent, store, run, duration(self.lease), http=HookTransport)
-            self._runner = runner
+        with runtime.airflow_failures(), runtime.workplace(self.agentic_conn_id, run, HookTransport) as place:
+            plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
+            agent = self._working = place.agent(plan)
+            self._runner = runner = place.runner(agent, plan, duration(self.lease))
             try:
                 if self.mailbox is None:
                     return runner.run_task(self.task)
@@ -170,13 +171,16 @@ class RunAgentOperator(BaseOperator):
         )
 
     def _defer_to_triggerer(self, context: Context) -> None:
-        target = self.definition().target
+        with runtime.airflow_failures():
+            plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
+        target = plan.definition.target
         self.defer(
             trigger=HttpAgentTrigger(
+                plan.name,
                 f"{target.__module__}:{target.__qualname__}",
                 self.task,
                 asdict(runtime.identity(context)),
-                dict(self.config) if self.config else None,
+                dict(plan.overlay),
                 self.agentic_conn_id,
             ),
             method_name="finish",

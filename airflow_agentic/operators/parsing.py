@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Protocol
 
+from airflow_agentic import runtime
 from airflow_agentic.agents.http import HttpAgent
 from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
 from airflow_agentic.errors import ConfigurationError
@@ -21,8 +22,8 @@ class AgentArguments(Protocol):
     config: Any
     deferrable: bool
 
-    def definition(self) -> AgentDefinition:
-        """Return the agent's definition."""
+    def chosen(self) -> AgentDefinition | None:
+        """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
         ...
 
 
@@ -57,7 +58,8 @@ def check_agent_arguments(operator: AgentArguments) -> None:
     """Refuse arguments of a ``RunAgentOperator`` that cannot work; those that are filled in later pass.
 
     Raises:
-        UnknownAgent: No agent of that name is registered.
+        UnknownAgent: No agent of that name is declared or registered.
+        ProjectInvalid: The project configuration cannot be used.
         ConfigurationError: The arguments do not go together, or the configuration does not fit.
         InvalidTask: The literal task does not fit.
     """
@@ -71,13 +73,15 @@ def check_agent_arguments(operator: AgentArguments) -> None:
         )
     if not is_literal(operator.agent):
         return
-    definition = operator.definition()
+    literal = is_literal(operator.config)
+    plan = runtime.plan(operator.agent, operator.config if literal else None, operator.chosen())
+    plan.definition.check()
     if operator.deferrable:
-        _check_deferrable(operator.task_id, definition)
-    if is_literal(operator.config):
-        agent = definition.create(operator.config)
+        _check_deferrable(operator.task_id, plan.definition)
+    if literal:
+        plan.definition.check_config(plan.config)
         if operator.task is not None and is_literal(operator.task):
-            agent.contract.task(operator.task)
+            plan.definition.contract().task(operator.task)
 
 
 def _check_deferrable(task_id: str, definition: AgentDefinition) -> None:

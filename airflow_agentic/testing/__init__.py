@@ -13,6 +13,7 @@
 
     def test_the_auditor_is_an_agent() -> None:
         assert_agent_contract(Auditor, task={"name": "left-pad", "license": "MIT"}, bad_tasks=[{}, "text"])
+What an agent needs is given in one line: ``run_agent(Auditor, record, services={SearchIndex: FakeIndex()})``.
 
 No Airflow, database or network is needed, and no test framework is imported.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from airflow_agentic.testing.contract import assert_agent_contract
 from airflow_agentic.testing.fakes import FakeClock, FakeHttp, answer, memory_store
-from airflow_agentic.testing.runs import AgentRun, run_agent
+from airflow_agentic.testing.runs import AgentRun, override_services, run_agent
 
 __all__ = [
     "AgentRun",
@@ -30,5 +31,6 @@ __all__ = [
     "answer",
     "assert_agent_contract",
     "memory_store",
+    "override_services",
     "run_agent",
 ]

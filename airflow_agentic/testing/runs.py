@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,13 @@ from airflow_agentic.agents.context import AgentContext, RunIdentity
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.registry import AgentDefinition, as_definition
 from airflow_agentic.agents.runner import AgentRunner
+from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.agents.transport import HttpTransport
+from airflow_agentic.config.container import Services
+from airflow_agentic.config.flags import Flags
+from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.message import Message
+from airflow_agentic.observability import Metrics, NoMetrics
 from airflow_agentic.stores.store import Store
 from airflow_agentic.testing.fakes import memory_store
 
@@ -47,6 +52,7 @@ def run_agent(
     messages: Sequence[Message] = (),
     http: MakeTransport | None = None,
     run: RunIdentity | None = None,
+    services: Mapping[Any, Any] | None = None,
 ) -> AgentRun:
     """Let an agent do one task, the way an operator does.
 
@@ -58,6 +64,7 @@ def run_agent(
         messages: What the agent finds in ``ctx.messages``.
         http: Makes the transport for a connection: a :class:`FakeHttp`.
         run: The task of a DAG run that it works in; makes the ids of its messages repeatable.
+        services: What it declares to need: instances by type, or by the name of a parameter or a service.
 
     Raises:
         Exception: Whatever the agent raises, as :meth:`AgentRunner.run_task` does.
@@ -69,8 +76,35 @@ def run_agent(
             if config is not None:
                 worker.configure(config)
         else:
-            worker = as_definition(agent).create(config, where.agents)
+            definition = as_definition(agent)
+            supplied = _supplied(stack, definition, where, services or {})
+            worker = definition.create(config, where.agents, supplied)
             stack.callback(worker.shutdown)
         ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http)
         result = AgentRunner(worker, where.bus, lambda _: ctx).run_task(task)
         return AgentRun(result, tuple(ctx.outbox), worker.state)
+
+
+@contextlib.contextmanager
+def override_services(services: Mapping[Any, Any]) -> Iterator[None]:
+    """Let every agent that a task builds meanwhile get these things instead: for tests with ``dag.test()``.
+
+    Args:
+        services: Instances by type, or by name of a service or agent of the project file. They win over everything,
+            and are not closed.
+    """
+    from airflow_agentic.runtime.work import overridden
+
+    with overridden(services):
+        yield
+
+
+def _supplied(
+    stack: contextlib.ExitStack, definition: AgentDefinition, store: Store, services: Mapping[Any, Any]
+) -> Mapping[str, Any]:
+    if not definition.needs:
+        return {}
+    values = {MessageBus: store.bus, AgentStore: store.agents, Flags: Flags(), Metrics: NoMetrics()}
+    by_name = {need.parameter: need.parameter for need in definition.needs if need.parameter in services}
+    scope = Services((), values).with_overrides(services).open(values)
+    return stack.enter_context(scope).supply(definition.needs, by_name, f"agent {definition.name!r}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from airflow_agentic.agents.registry import registry
 from airflow_agentic.stores import Store, open_store
 
 
@@ -77,11 +76,3 @@ class Finished:
 
     def xcom(self, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
         return self.task(task_id, map_index).xcom_pull(task_ids=task_id, map_indexes=map_index, key=key)
-
-
-@pytest.fixture(autouse=True)
-def forget_agents() -> Iterator[None]:
-    known = dict(registry._known)
-    yield
-    registry._known.clear()
-    registry._known.update(known)

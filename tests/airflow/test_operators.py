@@ -263,8 +263,10 @@ def test_killing_the_task_shuts_the_agent_down():
     from airflow_agentic.stores import open_store
 
     with open_store("memory://") as memory:
-        operator._working = runtime.build_agent(operator.agent, None, memory)
-        operator._runner = runtime.build_runner(operator._working, memory, RunIdentity("d", "r", "t"))
+        place = runtime.Workplace(memory, runtime.project(), RunIdentity("d", "r", "t"))
+        plan = runtime.plan(operator.agent, None, operator.chosen())
+        operator._working = place.agent(plan)
+        operator._runner = place.runner(operator._working, plan)
         operator._runner.run_task(1)
     assert ended == [("processing", "the task was killed")]
     assert operator._runner.stopping

@@ -196,7 +196,7 @@ class TestResolve:
         [
             ("no_such_module:Agent", "no_such_module"),
             ("some_agents:Missing", "Missing"),
-            (":Agent", "Empty module name"),
+            (":Agent", "write package.module:Attribute"),
             (".relative:Agent", "relative"),
             ("some_agents:", "some_agents"),
         ],

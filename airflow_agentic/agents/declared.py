@@ -1,0 +1,195 @@
+"""Agents as the project declares them: what each is made of, what it is given, and what is wrong with that."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from airflow_agentic.agents.configuration import declared_faults, defaults, secret_fields
+from airflow_agentic.agents.registry import AgentDefinition, registry
+from airflow_agentic.agents.services import service_faults
+from airflow_agentic.config.model import PolicySection, ProjectSection
+from airflow_agentic.config.names import did_you_mean
+from airflow_agentic.config.project import CODED, Project
+from airflow_agentic.config.tree import Node, Origin, Path, merged, nested, planted, pruned
+from airflow_agentic.errors import AgenticError, ConfigurationError, UnknownAgent
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """What is made of a name.
+
+    Attributes:
+        name: The agent.
+        definition: Its implementation.
+        config: Its configuration as it is declared; references in it are not resolved.
+        uses: Parameter to service or agent.
+        sends_to: Name that its code sends to, to agent.
+        policy: How its work is guarded; ``None`` if nothing is said.
+        overlay: What run time said, unmerged: plain values that may say what to delete.
+    """
+
+    name: str
+    definition: AgentDefinition
+    config: Mapping[str, Any] = field(default_factory=dict)
+    uses: Mapping[str, str] = field(default_factory=dict)
+    sends_to: Mapping[str, str] = field(default_factory=dict)
+    policy: PolicySection | None = None
+    overlay: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    project: Project, name: str, overlay: Node | None = None, definition: AgentDefinition | None = None
+) -> AgentPlan:
+    """Say what is to be made of an agent's name.
+
+    Args:
+        project: What is declared.
+        name: The agent.
+        overlay: What run time says about its configuration.
+        definition: The implementation, if it was chosen in code; default: what the project says, or what is
+            registered under the name.
+
+    Raises:
+        UnknownAgent: Nothing is declared or registered under the name, or its type cannot be found.
+    """
+    found = definition or implementation(project, name)
+    section = project.agents.get(name)
+    over = overlay or planted({}, Origin("run time"))
+    if section is None:
+        return AgentPlan(name, found, pruned(over).plain(), overlay=over.plain())
+    declared = project.root.find(("agents", name, "config")) or planted({}, Origin(CODED))
+    return AgentPlan(
+        name,
+        replace(found, name=name),
+        pruned(merged(declared, over)).plain(),
+        section.uses,
+        section.sends_to,
+        project.policies[section.policy] if section.policy else None,
+        over.plain(),
+    )
+
+
+def implementation(project: Project, name: str) -> AgentDefinition:
+    """Return what an agent is made of.
+
+    Raises:
+        UnknownAgent: Nothing is declared or registered under the name, or its type cannot be found.
+    """
+    section = project.agents.get(name)
+    wanted = name if section is None else section.type or name
+    import_declared(project)
+    try:
+        return registry.resolve(wanted, project.agents)
+    except UnknownAgent as error:
+        if section is None:
+            raise
+        raise UnknownAgent(
+            str(project.fault(("agents", name, "type"), _not_found(section.type, error)))
+        ) from None
+
+
+def import_declared(project: Project) -> None:
+    """Import the modules of ``imports``, so that what they register is known.
+
+    Raises:
+        ConfigurationError: One cannot be imported.
+    """
+    for index, module in enumerate(project.imports):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # somebody's module may raise anything when it is imported
+            text = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
+            raise ConfigurationError(str(project.fault(("imports", index), text))) from error
+
+
+def check_project(project: Project) -> Iterator[tuple[Any, ...]]:
+    """Yield what is wrong with agents and services: path, message, suggestion. Imports their code, makes nothing.
+
+    This is the entry point ``agents`` of the group ``airflow_agentic.project_checks``.
+    """
+    try:
+        import_declared(project)
+    except ConfigurationError as error:
+        yield ("imports",), str(error)
+    known: dict[str, AgentDefinition] = {}
+    for name, section in project.agents.items():
+        path: Path = ("agents", name)
+        try:
+            found = registry.resolve(section.type or name, project.agents)
+            found.check()
+        except AgenticError as error:
+            yield (*path, "type"), _not_found(section.type, error), None
+            continue
+        known[name] = found
+        yield from _constructor(path, found)
+        yield from _configuration(project, path, found.config_model)
+    yield from service_faults(project, known)
+
+
+def coded_defaults(project: Project) -> Node:
+    """Return what code says where nothing is declared: options, sections, and the models of agents' configuration.
+
+    An agent whose code cannot be imported has no defaults of its own.
+    """
+    root = planted(ProjectSection().model_dump(mode="json"), Origin(CODED))
+    for name, model in _models(project):
+        section = planted(type(project.agents[name])().model_dump(mode="json"), Origin(CODED))
+        said = project.root.find(("agents", name, "config"))
+        values = defaults(model, said.plain() if said else {})
+        own = planted(values, Origin(f"{CODED} ({model.__name__})"))
+        root = merged(root, nested(("agents", name), merged(section, nested(("config",), own))))
+    for kind in ("policies", "services", "roles", "budgets"):
+        for name, entry in getattr(project, kind).items():
+            root = merged(
+                root, nested((kind, name), planted(type(entry)().model_dump(mode="json"), Origin(CODED)))
+            )
+    return root
+
+
+def secret_paths(project: Project) -> tuple[Path, ...]:
+    """Return the paths of agents' configuration whose type says that they are secret."""
+    return tuple(
+        ("agents", name, "config", *path) for name, model in _models(project) for path in secret_fields(model)
+    )
+
+
+def _models(project: Project) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name in project.agents:
+        try:
+            yield name, implementation(project, name).config_model
+        except AgenticError:
+            continue
+
+
+def _not_found(type_: str | None, error: Exception) -> str:
+    if type_ is not None:
+        return str(error)
+    return f"it has no type:, and no agent is registered under its name: {error}"
+
+
+def _constructor(path: Path, definition: AgentDefinition) -> Iterator[tuple[Any, ...]]:
+    """Yield whether a constructor takes what every agent is given."""
+    parameters = inspect.signature(definition.target).parameters if definition.agent_class else {}
+    if not parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    if missing := [name for name in ("name", "config", "store") if name not in parameters]:
+        message = f"the constructor of {definition.target.__qualname__} does not take {', '.join(missing)}"
+        yield (*path, "type"), message, "let it take **kwargs, and call super().__init__(**kwargs)"
+
+
+def _configuration(project: Project, path: Path, model: type[BaseModel]) -> Iterator[tuple[Any, ...]]:
+    declared = project.root.find((*path, "config")) or planted({}, Origin(CODED))
+    for place, *told in declared_faults(model, declared.plain()):
+        yield (*path, "config", *place), *told
+    fields = ", ".join(model.model_fields) or "none"
+    for index, key in enumerate(project.agents[str(path[1])].overridable):
+        if key.partition(".")[0] not in model.model_fields and model.model_config.get("extra") != "allow":
+            message = f"the configuration has no key {key!r}"
+            hint = did_you_mean(key, model.model_fields) or f"known here: {fields}"
+            yield (*path, "overridable", index), message, hint

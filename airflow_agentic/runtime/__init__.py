@@ -1,0 +1,36 @@
+"""The composition root: Airflow's configuration and connections in, wired services out.
+
+The only package that reads Airflow's configuration.
+"""
+
+from __future__ import annotations
+
+from airflow_agentic.runtime.configuration import project, project_files, settings, web_url
+from airflow_agentic.runtime.stores import (
+    CONN_TYPE,
+    DEFAULT_CONN_ID,
+    StoreTarget,
+    open_store,
+    target,
+    target_of,
+)
+from airflow_agentic.runtime.work import Workplace, airflow_failures, identity, plan, run_time_plan, workplace
+
+__all__ = [
+    "CONN_TYPE",
+    "DEFAULT_CONN_ID",
+    "StoreTarget",
+    "Workplace",
+    "airflow_failures",
+    "identity",
+    "open_store",
+    "plan",
+    "project",
+    "project_files",
+    "run_time_plan",
+    "settings",
+    "target",
+    "target_of",
+    "web_url",
+    "workplace",
+]

@@ -1,0 +1,123 @@
+"""Airflow's configuration and the project file, as one project."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_agentic.config.options import OPTIONS, SECTION
+from airflow_agentic.config.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_agentic.config.project import Project
+
+_VARIABLE = f"AIRFLOW__{SECTION.upper()}__"
+
+
+def project(
+    overrides: Iterable[str] = (), *, paths: Sequence[str] | None = None, deep: bool = False
+) -> Project:
+    """Return the project of this Airflow. It is read again when a file or the environment has changed.
+
+    Args:
+        overrides: ``key=value`` texts of a command line.
+        paths: Files and directories, instead of those of ``[agentic] project_file``.
+        deep: Also check what needs the code of agents and services.
+
+    Raises:
+        ProjectInvalid: Something is wrong; ``errors`` holds every fault with its place.
+    """
+    # The models, and pydantic-settings, are not needed until somebody asks (promise P13).
+    from airflow_agentic.config.project import assemble, checked
+    from airflow_agentic.config.sources import read_files, relevant
+
+    texts, faults = read_files(project_files() if paths is None else paths)
+    env = {**relevant(os.environ), **_variables()}
+    found = assemble(texts, options=_file_options(), env=env, overrides=tuple(overrides), faults=faults)
+    if not deep:
+        return found
+    _make_dags_importable()
+    return checked(found)
+
+
+def project_files() -> list[str]:
+    """Return the files and directories of ``[agentic] project_file``, in the order in which they are merged."""
+    from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
+
+    named = conf.get(SECTION, "project_file", fallback="") or ""
+    return [str(_home() / part.strip()) for part in named.split(",") if part.strip()]
+
+
+def settings(overrides: Mapping[str, object] | None = None) -> Settings:
+    """Return the options of ``[agentic]`` from all layers, with ``overrides`` on top.
+
+    Raises:
+        ProjectInvalid: The project configuration cannot be used.
+        InvalidOption: One of ``overrides`` cannot be used.
+    """
+    return Settings.parse({**project().settings.model_dump(), **(overrides or {})})
+
+
+def web_url(path: str) -> str:
+    """Return the address of a page of Airflow's UI; relative if ``[api] base_url`` is not set."""
+    from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
+
+    base = conf.get("api", "base_url", fallback="") or ""
+    return base.rstrip("/") + path
+
+
+def embedded_url() -> str:
+    """Return the store that is used when nothing names one: a file under AIRFLOW_HOME."""
+    return f"sqlite:///{_home()}/agentic.db"
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser(os.environ.get("AIRFLOW_HOME", "~/airflow")))  # noqa: PTH111  # as Airflow does it
+
+
+def _make_dags_importable() -> None:
+    """Put the DAGs folder on the path, where Airflow has it when it parses and runs DAGs: agents may live there."""
+    from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
+
+    folder = conf.get("core", "dags_folder", fallback="") or ""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _file_options() -> dict[str, str]:
+    """Return what ``airflow.cfg`` itself says in ``[agentic]``, typing errors included."""
+    from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
+
+    written = configparser.RawConfigParser.has_section(conf, SECTION)
+    keys = configparser.RawConfigParser.options(conf, SECTION) if written else []
+    indirect = {
+        f"{option.key}_{how}": option.key for option in OPTIONS if option.sensitive for how in _INDIRECT
+    }
+    found = {}
+    for key in keys:
+        name = indirect.get(key, key)
+        if _VARIABLE + name.upper() not in os.environ:  # or Airflow would answer with the variable
+            found[name] = conf.get(SECTION, name, fallback="") or ""
+        elif name == key:
+            found[name] = configparser.ConfigParser.get(conf, SECTION, key, fallback="")
+    return found
+
+
+_INDIRECT = ("cmd", "secret")
+
+
+def _variables() -> dict[str, str]:
+    """Return options of the environment as Airflow reads them: expanded, from a command, from a secrets backend."""
+    from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
+
+    found = {}
+    for option in OPTIONS:
+        name = _VARIABLE + option.key.upper()
+        indirect = option.sensitive and any(f"{name}_{how.upper()}" in os.environ for how in _INDIRECT)
+        if name in os.environ or indirect:
+            found[name] = conf.get(SECTION, option.key, fallback="") or ""
+    return found

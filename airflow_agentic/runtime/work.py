@@ -1,0 +1,279 @@
+"""What one piece of work needs: its plan, its agent, its runner; opened together, closed in reverse order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_agentic.agents.base import BaseAgent
+from airflow_agentic.agents.context import AgentContext, RunIdentity
+from airflow_agentic.agents.runner import AgentRunner
+from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
+from airflow_agentic.errors import AgenticError
+from airflow_agentic.messaging.message import Message
+from airflow_agentic.runtime.configuration import project
+from airflow_agentic.runtime.ports import AirflowMetrics, AirflowReferences
+from airflow_agentic.runtime.stores import open_store
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+    from airflow_agentic.agents.declared import AgentPlan
+    from airflow_agentic.agents.registry import AgentDefinition
+    from airflow_agentic.config.container import Scope, Services
+    from airflow_agentic.config.model import PolicySection
+    from airflow_agentic.config.project import Project
+    from airflow_agentic.messaging.bus import MessageBus
+    from airflow_agentic.stores import Store
+
+
+def plan(
+    name: str, config: Mapping[str, Any] | None = None, definition: AgentDefinition | None = None
+) -> AgentPlan:
+    """Say what is to be made of an agent's name.
+
+    Args:
+        name: The agent.
+        config: What an operator says about its configuration.
+        definition: The implementation, if it was chosen in code.
+
+    Raises:
+        UnknownAgent: Nothing is declared or registered under the name.
+        ProjectInvalid: The project configuration cannot be used.
+    """
+    return _planned(project(), name, config, definition, {})
+
+
+def run_time_plan(
+    context: Context,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    definition: AgentDefinition | None = None,
+) -> AgentPlan:
+    """Do what :func:`plan` does, with what DAG params and ``dag_run.conf`` say on top.
+
+    Raises:
+        UnknownAgent: Nothing is declared or registered under the name.
+        ProjectInvalid: The project configuration cannot be used, or they set what is not declared overridable.
+    """
+    from airflow_agentic.config.run_time import KEY
+
+    asked = {
+        "DAG params": dict(context["dag"].params).get(KEY),
+        "dag_run.conf": (getattr(context["dag_run"], "conf", None) or {}).get(KEY),
+    }
+    given = {source: values for source, values in asked.items() if isinstance(values, Mapping)}
+    return _planned(project(), name, config, definition, given)
+
+
+class Workplace:
+    """Where agents are built and run for one task. A context manager would be :func:`workplace`.
+
+    Args:
+        store: Where messages and numbers are.
+        declared: The project.
+        run: The task it is for.
+        http: Makes a transport for an HTTP connection.
+        async_http: The same for asyncio.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        declared: Project,
+        run: RunIdentity,
+        http: Callable[[str], HttpTransport] | None = None,
+        async_http: Callable[[str], AsyncHttpTransport] | None = None,
+    ) -> None:
+        self.store = store
+        self._project = declared
+        self._run = run
+        self._http = http
+        self._async_http = async_http
+        self._scope: Scope | None = None
+        self._own: Services | None = None
+
+    def agent(self, agent_plan: AgentPlan) -> BaseAgent[Any, Any]:
+        """Build an agent: its references are resolved, and what it needs is built.
+
+        Raises:
+            ConfigurationError: Its configuration does not fit, a reference leads nowhere, or nothing provides what
+                it needs.
+        """
+        from airflow_agentic.config.references import Resolved
+
+        definition = agent_plan.definition
+        supplied: Mapping[str, Any] = {}
+        if definition.needs:
+            supplied = self._services().supply(
+                definition.needs, agent_plan.uses, f"agent {agent_plan.name!r}"
+            )
+        return definition.create(
+            Resolved(agent_plan.config, AirflowReferences()), self.store.agents, supplied
+        )
+
+    def context(self, agent_plan: AgentPlan, messages: tuple[Message, ...] = ()) -> AgentContext:
+        """Make the context of one piece of work."""
+        return AgentContext(
+            agent_plan.name,
+            run=self._run,
+            messages=messages,
+            http=self._http,
+            async_http=self._async_http,
+            sends_to=agent_plan.sends_to,
+        )
+
+    def runner(
+        self, agent: BaseAgent[Any, Any], agent_plan: AgentPlan, lease: timedelta | None = None
+    ) -> AgentRunner:
+        """Make the runner of an agent, guarded as its policy says.
+
+        Args:
+            agent: Which.
+            agent_plan: What it was made of.
+            lease: How long a message belongs to it at a time; default: its policy's, else the bus's.
+        """
+        bus = _guarded(self.store.bus, agent_plan.policy)
+        return AgentRunner(agent, bus, lambda messages: self.context(agent_plan, messages), lease)
+
+    def close(self) -> None:
+        """Close what was built, last made first."""
+        if self._scope is not None:
+            self._scope.close()
+        if self._own is not None:
+            self._own.close()
+
+    def _services(self) -> Scope:
+        if self._scope is None:
+            from airflow_agentic.agents.status import AgentStore
+            from airflow_agentic.config.flags import Flags
+            from airflow_agentic.config.project import Project
+            from airflow_agentic.config.references import SecretResolver
+            from airflow_agentic.messaging.bus import MessageBus
+            from airflow_agentic.observability import Metrics
+
+            values = {
+                MessageBus: self.store.bus,
+                AgentStore: self.store.agents,
+                Project: self._project,
+                Flags: Flags(self._project.flags),
+                Metrics: AirflowMetrics(),
+                SecretResolver: AirflowReferences(),
+            }
+            services = _all_services(self._project)
+            if _overrides:
+                services = self._own = services.with_overrides(_overrides)
+            self._scope = services.open(values)
+        return self._scope
+
+
+@contextlib.contextmanager
+def overridden(services: Mapping[Any, Any]) -> Iterator[None]:
+    """Let workplaces provide these things instead, in this process; see ``airflow_agentic.testing``.
+
+    Args:
+        services: Instances by type, or by name of a service or agent.
+    """
+    before = dict(_overrides)
+    _overrides.update(services)
+    try:
+        yield
+    finally:
+        _overrides.clear()
+        _overrides.update(before)
+
+
+@contextlib.contextmanager
+def workplace(
+    conn_id: str | None,
+    run: RunIdentity,
+    http: Callable[[str], HttpTransport] | None = None,
+    async_http: Callable[[str], AsyncHttpTransport] | None = None,
+) -> Iterator[Workplace]:
+    """Open a store and a place to work on it; both are closed at the end.
+
+    Raises:
+        ConfigurationError: The connection, or the project configuration, cannot be used.
+        StoreError: The store cannot be opened.
+    """
+    with (
+        open_store(conn_id) as store,
+        contextlib.closing(Workplace(store, project(), run, http, async_http)) as place,
+    ):
+        yield place
+
+
+def identity(context: Context) -> RunIdentity:
+    """Return who is working, from a task's context."""
+    ti = context["ti"]
+    return RunIdentity(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        # Airflow raises max_tries when a task is cleared, and leaves it alone when it retries.
+        generation=getattr(ti, "max_tries", 0) or 0,
+        try_number=ti.try_number,
+    )
+
+
+@contextlib.contextmanager
+def airflow_failures() -> Iterator[None]:
+    """Turn our errors that a retry cannot help into Airflow's failure that is not retried.
+
+    Raises:
+        AirflowFailException: In place of such an error, with its text.
+    """
+    from airflow.sdk.exceptions import AirflowFailException
+
+    try:
+        yield
+    except AgenticError as error:
+        if error.retry_helps:
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def _planned(
+    declared: Project,
+    name: str,
+    config: Mapping[str, Any] | None,
+    definition: AgentDefinition | None,
+    asked: Mapping[str, Mapping[str, Any]],
+) -> AgentPlan:
+    from airflow_agentic.agents import declared as agents
+    from airflow_agentic.config.run_time import overlay
+
+    return agents.plan(declared, name, overlay(declared, name, config, asked), definition)
+
+
+_kept: list[tuple[Project, Services]] = []
+_overrides: dict[Any, Any] = {}
+
+
+def _all_services(declared: Project) -> Services:
+    """Return the services of a project; those of the process live as long as the project stays the same."""
+    from airflow_agentic.agents.declared import implementation
+    from airflow_agentic.agents.services import services_of
+
+    if _kept and _kept[0][0] is not declared:
+        _kept.pop()[1].close()
+    if not _kept:
+        made = services_of(declared, lambda name: implementation(declared, name), AirflowReferences())
+        _kept.append((declared, made))
+    return _kept[0][1]
+
+
+def _guarded(bus: MessageBus, policy: PolicySection | None) -> MessageBus:
+    if policy is None:
+        return bus
+    said = {
+        "lease": policy.lease_seconds,
+        "retry_base": policy.retry.base_seconds,
+        "retry_max": policy.retry.max_seconds,
+    }
+    return bus.with_options(
+        **{key: timedelta(seconds=value) for key, value in said.items() if value is not None}
+    )
