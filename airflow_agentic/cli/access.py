@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from airflow_agentic import runtime
-from airflow_agentic.errors import ConfigurationError, InvalidOption, StoreUnavailable
+from airflow_agentic.errors import ConfigurationError, InvalidOption, ProjectInvalid, StoreUnavailable
 from airflow_agentic.runtime import StoreTarget
 from airflow_agentic.stores import Store
 
@@ -33,7 +33,7 @@ def find_target(args: Namespace) -> StoreTarget:
     with _as_airflow_component():
         try:
             target = runtime.target(args.conn_id)
-        except InvalidOption:
+        except (InvalidOption, ProjectInvalid):
             raise
         except ConfigurationError:
             _require_metadata_database(args.conn_id)

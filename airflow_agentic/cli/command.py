@@ -1,4 +1,4 @@
-"""What surrounds every command: quiet logs, one-line errors, and Airflow's own record of what people did."""
+"""What surrounds every command: quiet logs, errors without tracebacks, and Airflow's own record of what people did."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 
 from airflow_agentic.cli.access import completed
 from airflow_agentic.cli.output import clean
-from airflow_agentic.errors import AgenticError
+from airflow_agentic.errors import AgenticError, ProjectInvalid
 
 Command = Callable[[Namespace], None]
 
@@ -23,6 +23,8 @@ _PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
 
 def command(run: Command) -> Command:
     """Make a function a command: logs stay out of its output, and an error of ours ends it with one line.
+
+    An invalid project has a line of its own for each fault.
 
     Raises:
         SystemExit: With the text of the error; the exit code is 1.
@@ -37,8 +39,8 @@ def command(run: Command) -> Command:
         try:
             quiet(args)
         except AgenticError as error:
-            text = _PASSWORD.sub(r"\1***@", clean(completed(str(error), args)))
-            raise SystemExit(f"error: {text}") from None
+            lines = (_PASSWORD.sub(r"\1***@", clean(line)) for line in _told(error, args))
+            raise SystemExit("\n  ".join(lines)) from None
 
     return wrapper
 
@@ -55,3 +57,12 @@ def recorded(run: Command) -> Command:
         (run if args.store_url else logged)(args)
 
     return wrapper
+
+
+def _told(error: AgenticError, args: Namespace) -> list[str]:
+    # Commands that are about the project name no store.
+    text = completed(str(error), args) if "store_url" in args else str(error)
+    if not isinstance(error, ProjectInvalid):
+        return [f"error: {text}"]
+    head, _, _ = text.partition("\n")
+    return [f"error: {head}", *map(str, error.errors)]

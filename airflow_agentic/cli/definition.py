@@ -76,8 +76,40 @@ ARG_ACTOR = Arg(
     ("--actor",), metavar="NAME", help="Who does it; kept in the history (default: the user of the shell)"
 )
 
+ARG_PROJECT = Arg(
+    ("--project",),
+    action="append",
+    metavar="PATH",
+    help="Project file or directory, in place of the option project_file of section agentic; may be given again:\n"
+    "later over earlier",
+)
+ARG_SET = Arg(
+    ("--set",),
+    dest="overrides",
+    action="append",
+    metavar="KEY=VALUE",
+    help="Lay a value over everything that is written down, as in agents.triage.config.pause_seconds=0.5;\n"
+    "may be given again",
+)
+ARG_KEY = Arg(
+    ("key",),
+    metavar="KEY",
+    help="Dotted key, such as agents.triage.config; the bare name of an option is one too: max_attempts",
+)
+ARG_KEY_OPTIONAL = Arg(
+    ("key",), metavar="KEY", nargs="?", help="Only what is at or below this key; default everything"
+)
+ARG_ALL = Arg(("--all",), action="store_true", help="Coded defaults too, not only what is declared")
+ARG_FILES = Arg(
+    ("files",),
+    metavar="FILE",
+    nargs="*",
+    help="Project files or directories, checked together, later over earlier; default the configured project",
+)
+
 _STORE = (ARG_CONN_ID, ARG_STORE_URL, ARG_VERBOSE)
 _LISTING = (*_STORE, ARG_OUTPUT)
+_PROJECT = (ARG_PROJECT, ARG_SET, ARG_VERBOSE, ARG_OUTPUT)
 
 _AGENTS = (
     ActionCommand(
@@ -154,6 +186,37 @@ _DATABASE = (
         args=_STORE,
     ),
 )
+_CONFIG = (
+    ActionCommand(
+        name="show",
+        help="List declared values with their sources",
+        func=lazy_load_command(f"{_COMMANDS}.config.show_values"),
+        args=(ARG_KEY_OPTIONAL, ARG_ALL, *_PROJECT),
+    ),
+    ActionCommand(
+        name="explain",
+        help="Say where a value comes from, and what it overrode",
+        func=lazy_load_command(f"{_COMMANDS}.config.explain_key"),
+        args=(ARG_KEY, *_PROJECT),
+    ),
+    ActionCommand(
+        name="validate",
+        help="Check project files, or the configured project",
+        description="Check everything, also what needs the code of agents and services. Every fault is printed as\n"
+        "file:line: key: message. Exits with 1 if there is one.",
+        func=lazy_load_command(f"{_COMMANDS}.config.validate_files"),
+        args=(ARG_FILES, *_PROJECT),
+    ),
+    ActionCommand(
+        name="schema",
+        help="Print the JSON Schema of a project file, for editors",
+        description="Print the JSON Schema of a project file. An editor completes and checks with it: write it to\n"
+        "agentic.schema.json, and begin the YAML with\n"
+        "# yaml-language-server: $schema=agentic.schema.json",
+        func=lazy_load_command(f"{_COMMANDS}.config.print_schema"),
+        args=(ARG_VERBOSE,),
+    ),
+)
 
 
 def get_agentic_cli_commands() -> list[CLICommand]:
@@ -167,6 +230,9 @@ def get_agentic_cli_commands() -> list[CLICommand]:
                 GroupCommand(name="messages", help="Mailboxes and messages", subcommands=_MESSAGES),
                 GroupCommand(
                     name="dead-letters", help="Messages that nobody could handle", subcommands=_DEAD_LETTERS
+                ),
+                GroupCommand(
+                    name="config", help="What is declared, and where it comes from", subcommands=_CONFIG
                 ),
                 GroupCommand(name="db", help="The schema of the store", subcommands=_DATABASE),
                 ActionCommand(

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from airflow_agentic.cli.access import completed, find_target, sqlite_file
-from airflow_agentic.cli.checks import Finding, Result, examined, installation, storage, work
+from airflow_agentic.cli.checks import Finding, Result, examined, installation, project, storage, work
 from airflow_agentic.cli.command import command
 from airflow_agentic.cli.output import count, listing, say
-from airflow_agentic.errors import AgenticError
+from airflow_agentic.errors import AgenticError, ProjectInvalid
 from airflow_agentic.runtime import StoreTarget
 
 _INDENT = 9
@@ -19,8 +19,11 @@ _INDENT = 9
 
 @command
 def examine(args: Namespace) -> None:
-    """Look at the installation, the store and the work in it; exit 1 if something fails."""
-    findings = [_completed(finding, args) for finding in (*installation.findings(), *_store(args))]
+    """Look at the installation, the project, the store and the work in it; exit 1 if something fails."""
+    # The project is that of Airflow, whichever store is looked at.
+    declared = examined(project.CHECK, project.declared)
+    found = (*installation.findings(), declared, *_store(args))
+    findings = [finding if finding is declared else _completed(finding, args) for finding in found]
     if args.output == "table":
         say(*_lines(findings))
     else:
@@ -32,6 +35,10 @@ def examine(args: Namespace) -> None:
 def _store(args: Namespace) -> list[Finding]:
     try:
         target = find_target(args)
+    except ProjectInvalid:
+        # Its faults stand above already.
+        text = "the project may say where it is, and cannot be read"
+        return [Finding("store", Result.FAIL, text, "correct the project first")]
     except AgenticError as error:
         return [Finding("store", Result.FAIL, str(error))]
     findings = [examined("store", partial(storage.location, target))]

@@ -21,6 +21,10 @@ COMMANDS = {
     "dead-letters list",
     "dead-letters show",
     "dead-letters redrive",
+    "config show",
+    "config explain",
+    "config validate",
+    "config schema",
     "db check",
     "db upgrade",
     "doctor",
@@ -46,13 +50,14 @@ def test_the_commands_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_can_be_loaded_and_names_a_store(name: str) -> None:
+def test_every_command_can_be_loaded_and_names_a_store_or_is_about_the_project(name: str) -> None:
     command = _all()[name]
     (path,) = (cell.cell_contents for cell in command.func.__closure__ or ())
 
     assert callable(import_string(path))
     flags = {flag for arg in command.args for flag in arg.flags}
-    assert {"--conn-id", "--store-url", "--verbose"} <= flags
+    wanted = {"--verbose"} if name == "config schema" else {"--verbose", "--project", "--set", "--output"}
+    assert (wanted if name.startswith("config ") else {"--conn-id", "--store-url", "--verbose"}) <= flags
 
 
 def test_the_definition_loads_no_other_part_of_the_package() -> None:
@@ -67,6 +72,7 @@ def test_the_definition_loads_no_other_part_of_the_package() -> None:
         "airflow_agentic.cli",
         "airflow_agentic.cli.definition",
         # Read by Airflow itself when it starts.
+        "airflow_agentic.cluster_policy",
         "airflow_agentic.config",
         "airflow_agentic.config.options",
         "airflow_agentic.get_provider_info",
