@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOCAL  := PYTHONPATH=deploy $(BIN)/python -m localairflow
+# Of the command line only: what the shell exports under this name is about something else.
+LAID   := $(if $(filter command,$(origin ENVIRONMENT)),$(if $(ENVIRONMENT),--environment '$(ENVIRONMENT)'))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status test system wheel lint format bench clean
@@ -13,10 +15,10 @@ help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/local  ## Start a real Airflow here, run the multi-agent licence audit, show the result, end.
-	@$(LOCAL) demo
+	@$(LOCAL) demo $(LAID)
 
 up: $(VENV)/local  ## Start a real Airflow with the example DAGs and leave it running.
-	@$(LOCAL) up
+	@$(LOCAL) up $(LAID)
 
 down: $(VENV)/local  ## End what `make up` started.
 	@$(LOCAL) down
@@ -45,6 +47,7 @@ format: $(VENV)/dev  ## Rewrite the files in the house style.
 
 bench: $(VENV)/dev  ## Figures side by side with a peer or the raw limit, in one run.
 	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/building.py
 	$(BIN)/python benchmarks/operators.py
 
 clean: down  ## Remove what the commands above made.

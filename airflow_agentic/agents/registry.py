@@ -194,11 +194,11 @@ class AgentRegistry:
             UnknownAgent: There is none; names the nearest one and how to register.
             ConfigurationError: What the name leads to is no agent.
         """
+        if ":" in name and name not in self._known:
+            return _from_path(name)
         found = self.find(name)
         if found is not None:
             return found
-        if ":" in name:
-            return _from_path(name)
         if "." in name:  # a path, or a name with a dot in it that nobody knows
             with contextlib.suppress(UnknownAgent):
                 return _from_path(name)
