@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROUNDS = 7
 AGENTS = 50
@@ -41,7 +42,7 @@ class Needing(Plain):
 """
 
 TASK = """
-import json, sys, time
+import gc, json, sys, time
 clock = time.perf_counter
 from airflow.sdk import BaseOperator
 import airflow_agentic.operators.agents
@@ -52,19 +53,22 @@ name = sys.argv[1]
 began = clock()
 # Imports that wait until a project is read or a service is built.
 import airflow_agentic.agents.declared, airflow_agentic.config.sources, airflow_agentic.config.run_time
+import airflow_agentic.agents.services
 from airflow_agentic.config import container
 if name == "needing":
     container._svcs()
 imports = clock() - began
+gc.collect()  # or the collector would look at all that was imported in the middle of something else
 figures = {"imports": imports, "rounds": []}
 for _ in range(3):
+    began = clock()
+    declared, plan = runtime.project(), runtime.plan(name)
+    planned = clock() - began
     with runtime.open_store() as store:
         began = clock()
-        place = runtime.Workplace(store, runtime.project(), RunIdentity("d", "r", "t"))
-        plan = runtime.plan(name)
-        planned = clock()
+        place = runtime.Workplace(store, declared, RunIdentity("d", "r", "t"))
         agent = place.agent(plan)
-        figures["rounds"].append([planned - began, clock() - planned])
+        figures["rounds"].append([planned, clock() - began])
         agent.shutdown(); place.close()
 began = clock()
 yaml.load(open(sys.argv[2], "rb"), Loader=yaml.CSafeLoader)
@@ -82,7 +86,7 @@ def main() -> None:
         (folder / "bench_agents.py").write_text(MODULE)
         project = folder / "agentic.yaml"
         project.write_text(_project())
-        results: dict[str, list[dict[str, list[float]]]] = {"plain": [], "needing": []}
+        results: dict[str, list[dict[str, Any]]] = {"plain": [], "needing": []}
         for _ in range(ROUNDS):
             for kind, rounds in results.items():
                 rounds.append(_measure(kind, project))
@@ -92,10 +96,10 @@ def main() -> None:
         _line("libyaml reads the file, the class is called", *raw)
         for kind, text in (("plain", "an agent"), ("needing", "an agent that needs a service")):
             for index, when in ((0, "the first in a process"), (2, "the third")):
-                medians = [statistics.median(r["rounds"][index][i] for r in results[kind]) for i in (0, 1)]  # type: ignore[index]
+                medians = [statistics.median(r["rounds"][index][i] for r in results[kind]) for i in (0, 1)]
                 _line(f"{text}, {when}", *medians)
-            late = statistics.median(r["imports"] for r in results[kind])  # type: ignore[type-var]
-            print(f"  {'imports that wait for the first one':<44} {'':>8} {'':>8} {late * 1000:8.1f}")  # type: ignore[operator]
+            late = statistics.median(r["imports"] for r in results[kind])
+            print(f"  {'imports that wait for the first one':<44} {'':>8} {'':>8} {late * 1000:8.1f}")
 
 
 def _line(text: str, project: float, agent: float) -> None:
@@ -117,7 +121,7 @@ def _project() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _measure(kind: str, project: Path) -> dict[str, list[float]]:
+def _measure(kind: str, project: Path) -> dict[str, Any]:
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(project.parent),
@@ -125,11 +129,15 @@ def _measure(kind: str, project: Path) -> dict[str, list[float]]:
         "PYTHONPATH": str(project.parent),
     }
     done = subprocess.run(
-        [sys.executable, "-c", TASK, kind, str(project)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", TASK, kind, str(project)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(done.stderr)
-    figures: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
