@@ -297,3 +297,34 @@ def judge(record: DistributionRecord) -> Verdict:
     return Verdict(
         **named, family=best.family, spdx=best.spdx, evidence=evidence, reason=reason, needs_review=not clear
     )
+
+
+def _one_licence(text: str) -> str:
+    """Return the SPDX spelling of one licence."""
+    reading = _parse(text, _leaf)
+    if reading is None or reading.spdx is None or re.search(" AND | OR ", reading.spdx):
+        raise ValueError(f"{text!r} is not the SPDX identifier of one licence")
+    return reading.spdx
+
+
+class ApprovedLicenses:
+    """The licences that a company has approved.
+
+    Args:
+        spdx: Their SPDX identifiers. With an exception it is another licence: `Apache-2.0 WITH LLVM-exception`.
+
+    Raises:
+        ValueError: One of these is no identifier.
+    """
+
+    def __init__(self, spdx: Sequence[Annotated[str, AfterValidator(_one_licence)]]) -> None:
+        self._approved = frozenset(map(_one_licence, spdx))
+
+    def cover(self, expression: str | None) -> bool:
+        """Whether they suffice for an SPDX expression: all parts of an AND, one side of an OR."""
+        return expression is not None and self._suffice(spdx_tools.Licensing().parse(expression))
+
+    def _suffice(self, node: Any) -> bool:
+        if isinstance(node, spdx_tools.AND | spdx_tools.OR):
+            return (any if isinstance(node, spdx_tools.OR) else all)(map(self._suffice, node.args))
+        return node.render() in self._approved

@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--dags", type=Path, default=DEFAULT_HOME.parent / "dags", help="DAGs folder (%(default)s)"
     )
+    start.add_argument(
+        "--environment", help="lay agentic.ENVIRONMENT.yaml of the DAGs folder over its agentic.yaml"
+    )
     start.add_argument("--parallelism", type=int, default=4, help="tasks at once (%(default)s)")
     start.add_argument("--fresh", action="store_true", help="remove what earlier runs left in the home first")
     parser = argparse.ArgumentParser(prog="localairflow", description="A real Airflow on this machine.")
@@ -74,12 +77,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _stack(options: argparse.Namespace) -> LocalAirflow:
+    return LocalAirflow(
+        options.home,
+        options.dags,
+        parallelism=options.parallelism,
+        port=options.port,
+        environment=options.environment,
+    )
+
+
 def _demo(options: argparse.Namespace) -> int:
-    stack = LocalAirflow(options.home, options.dags, parallelism=options.parallelism, port=options.port)
+    stack = _stack(options)
     kept = stack.home.keeps_data and not options.fresh
     write(f"A local Airflow in {stack.home.path}\n")
     if kept:
         write("It keeps the data of `make up` (--fresh removes it).\n")
+    demo.introduce(stack)
     begin = time.monotonic()
     try:
         stack.start(write, wipe=not kept)
@@ -91,17 +105,23 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    home = Home(options.home.expanduser().resolve())
+    stack = _stack(options)
+    home = stack.home
     record = _running(home)
     if record is not None and record.mode == "up":
-        write("Airflow runs already.\n" + _how_to_use(home, record.url))
+        if record.project != stack.project:
+            raise HomeInUseError(
+                f"Airflow runs already, with {record.project or 'no project file'} and not with "
+                f"{stack.project or 'none'}. End it first: `{home.down_command}`."
+            )
+        write("Airflow runs already.\n" + _how_to_use(home, record))
         return 0
-    stack = LocalAirflow(home.path, options.dags, parallelism=options.parallelism, port=options.port)
     write(f"A local Airflow in {home.path}\n")
+    demo.introduce(stack)
     begin = time.monotonic()
     try:
         stack.start(write, wipe=options.fresh, prefer_port=_USUAL_PORT)
-        text = _how_to_use(home, stack.url)
+        text = _how_to_use(home, stack.record)
         with signals_wait():
             stack.detach()
     finally:
@@ -158,7 +178,7 @@ def _status(options: argparse.Namespace) -> int:
     state = home.read_components()
     verb = "runs" if state["stage"] == RUNNING else "is starting"
     write(f"Airflow {verb} since {record.started_at} on the DAGs in {record.dags_folder}\n")
-    write(_how_to_use(home, record.url))
+    write(_how_to_use(home, record))
     health = _health(record.url)
     for component in COMPONENTS:
         write(f"  {component:<14} {_component(state, component, health)}\n")
@@ -194,12 +214,13 @@ def _running(home: Home) -> RunRecord | None:
     return record if record is not None and alive(record.launcher) else None
 
 
-def _how_to_use(home: Home, url: str) -> str:
+def _how_to_use(home: Home, record: RunRecord) -> str:
     return (
-        f"  UI and API   {url}\n"
+        f"  UI and API   {record.url}\n"
         f"  log in as    {USER} / {PASSWORD}\n"
         f"  home         {home.path}\n"
         f"  logs         {home.logs}\n"
+        f"  project      {record.project or 'none'}\n"
         f"  CLI          . {home.path}/env.sh, then for example: airflow dags list\n"
         f"  stop         {home.down_command}\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localairflow import audit
+from localairflow import audit, project
 from localairflow.console import Progress, step, write
 from localairflow.errors import ApiError
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from localairflow.client import TaskState
     from localairflow.stack import LocalAirflow
 
-__all__ = ["DAG_ID", "run"]
+__all__ = ["DAG_ID", "introduce", "run"]
 
 DAG_ID = "dependency_audit"
 # Slow enough to see the auditors compete.
@@ -21,6 +21,17 @@ _PARSE_S = 90.0
 _RUN_S = 600.0
 _LOG_LINES = 15
 _SKIPPED_IS_FINE = frozenset({"success", "skipped"})
+
+
+def introduce(stack: LocalAirflow) -> None:
+    """Tell under which project files the DAGs will run, and what they make of the auditor.
+
+    Raises:
+        ProjectFileError: they cannot be used.
+    """
+    if stack.project_files:
+        declared = project.load(stack.project_files)
+        write(project.described(declared, stack.project_files, audit.AUDITOR) + "\n")
 
 
 def run(stack: LocalAirflow, dag_id: str = DAG_ID) -> int:

@@ -75,6 +75,7 @@ class Environment:
     Attributes:
         database: name of the DBAPI driver to SQLAlchemy URL: ``psycopg2`` and ``asyncpg``.
         secrets: ``jwt``, ``session`` and ``fernet``, as the home keeps them.
+        project: the agents' project files, with commas between them.
         extra: the caller's own settings; they win over ours.
     """
 
@@ -84,6 +85,7 @@ class Environment:
     ports: Ports
     secrets: Mapping[str, str]
     parallelism: int = 4
+    project: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -118,7 +120,7 @@ class Environment:
 
     def settings(self) -> dict[str, str]:
         """The variables that make it this Airflow, without those of the machine."""
-        named = {**self._core(), **self._network(), **self._speed()}
+        named = {**self._core(), **self._agentic(), **self._network(), **self._speed()}
         return {
             "AIRFLOW_HOME": str(self.home.path),
             **{f"AIRFLOW__{key}": value for key, value in named.items()},
@@ -131,7 +133,8 @@ class Environment:
         base = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW__", "_AIRFLOW_")) and name not in ("AIRFLOW_CONFIG", MARKER)
+            if not name.startswith(("AIRFLOW__", "_AIRFLOW_", "AGENTIC__"))
+            and name not in ("AIRFLOW_CONFIG", MARKER)
         }
         here = str(Path(__file__).parents[1])
         settings = self.settings()
@@ -168,8 +171,13 @@ class Environment:
             "API__SECRET_KEY": self.secrets["session"],
             "DATABASE__SQL_ALCHEMY_CONN": self.database["psycopg2"],
             "DATABASE__SQL_ALCHEMY_CONN_ASYNC": self.database["asyncpg"],
-            "AGENTIC__STORE_URL": self.store_url,
         }
+
+    def _agentic(self) -> dict[str, str]:
+        settings = {"AGENTIC__STORE_URL": self.store_url}
+        if self.project:
+            settings["AGENTIC__PROJECT_FILE"] = self.project
+        return settings
 
     def _network(self) -> dict[str, str]:
         return {

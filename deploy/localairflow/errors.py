@@ -1,12 +1,14 @@
 """The errors of the local Airflow; each message names what happened and the way out.
 
 LocalAirflowError
-├── HomeInUseError       another process uses the home now
-├── DatabaseError        PostgreSQL did not start
-├── ComponentDiedError   a part of Airflow ended by itself
-├── BootTimeoutError     Airflow did not become healthy in time
-├── ApiError             the API server answered with an error, or not at all
-└── WaitTimeoutError     a DAG or a run did not get there in time
+├── HomeInUseError            another process uses the home now
+├── UnknownEnvironmentError   the DAGs folder has no project file of that name
+├── ProjectFileError          the project file cannot be used
+├── DatabaseError             PostgreSQL did not start
+├── ComponentDiedError        a part of Airflow ended by itself
+├── BootTimeoutError          Airflow did not become healthy in time
+├── ApiError                  the API server answered with an error, or not at all
+└── WaitTimeoutError          a DAG or a run did not get there in time
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ __all__ = [
     "DatabaseError",
     "HomeInUseError",
     "LocalAirflowError",
+    "ProjectFileError",
+    "UnknownEnvironmentError",
     "WaitTimeoutError",
 ]
 
@@ -28,6 +32,14 @@ class LocalAirflowError(Exception):
 
 class HomeInUseError(LocalAirflowError):
     """Another process uses this home."""
+
+
+class UnknownEnvironmentError(LocalAirflowError):
+    """The DAGs folder has no project file of that name."""
+
+
+class ProjectFileError(LocalAirflowError):
+    """The project file cannot be used."""
 
 
 class DatabaseError(LocalAirflowError):

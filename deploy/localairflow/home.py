@@ -42,6 +42,7 @@ class RunRecord:
     Attributes:
         mode: ``run`` ends with the process that started it, ``up`` stays until ``down``.
         launcher: the parent of Airflow's components.
+        project: the project files, with commas between them.
         postmaster: the PostgreSQL server.
         sockets: the folder of its socket, if it is to be removed with the server.
     """
@@ -50,6 +51,7 @@ class RunRecord:
     url: str
     dags_folder: str
     started_at: str
+    project: str = ""
     launcher: ProcessRef | None = None
     postmaster: ProcessRef | None = None
     sockets: str | None = None
@@ -68,7 +70,8 @@ class RunRecord:
         mode, url, dags, started = (
             str(values[name]) for name in ("mode", "url", "dags_folder", "started_at")
         )
-        return cls(mode, url, dags, started, launcher, postmaster, values["sockets"])
+        project = str(values.get("project", ""))
+        return cls(mode, url, dags, started, project, launcher, postmaster, values["sockets"])
 
 
 class HomeLock:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from localairflow import components, database
+from localairflow import components, database, project
 from localairflow.client import ApiClient
 from localairflow.console import step
 from localairflow.environment import MARKER, PASSWORD, USER, Environment, Ports
@@ -35,6 +35,7 @@ __all__ = ["LocalAirflow"]
 
 _BOOT_S = 180.0
 _POLL_S = 0.1
+_NOT_STARTED = "This Airflow is not started: call start(), or use it in a with block."
 _HEARTBEATS = ("scheduler", "triggerer", "dag_processor")
 
 
@@ -47,9 +48,14 @@ class LocalAirflow:
         extra_env: variables for Airflow and its tasks; they win over the ones set here.
         parallelism: how many tasks may run at once.
         port: of the API server; a free one if not given.
+        environment: a name; ``agentic.<name>.yaml`` of the DAGs folder is laid over its ``agentic.yaml``.
 
     Attributes:
         started_at: when the current start began; what Airflow recorded earlier is of an older one.
+        project_files: the project files, later over earlier; none without an ``agentic.yaml``.
+
+    Raises:
+        UnknownEnvironmentError: the DAGs folder has no such environment.
     """
 
     def __init__(
@@ -59,9 +65,12 @@ class LocalAirflow:
         extra_env: Mapping[str, str] | None = None,
         parallelism: int = 4,
         port: int | None = None,
+        environment: str | None = None,
     ) -> None:
         self.home = Home(Path(home).expanduser().resolve())
         self.dags_folder = Path(dags_folder).expanduser().resolve()
+        self.environment = environment
+        self.project_files = project.project_files(self.dags_folder, environment)
         self.started_at = datetime.now(UTC)
         self._extra = dict(extra_env or {})
         self._parallelism = parallelism
@@ -93,6 +102,18 @@ class LocalAirflow:
     def store_url(self) -> str:
         """The agents' store."""
         return self._started.store_url
+
+    @property
+    def project(self) -> str:
+        """The project files as ``[agentic] project_file`` names them."""
+        return ",".join(map(str, self.project_files))
+
+    @property
+    def record(self) -> RunRecord:
+        """What was written down about this start."""
+        if self._record is None:
+            raise LocalAirflowError(_NOT_STARTED)
+        return self._record
 
     @property
     def env(self) -> dict[str, str]:
@@ -188,7 +209,7 @@ class LocalAirflow:
     @property
     def _started(self) -> Environment:
         if self._environment is None:
-            raise LocalAirflowError("This Airflow is not started: call start(), or use it in a with block.")
+            raise LocalAirflowError(_NOT_STARTED)
         return self._environment
 
     def _forget(self) -> None:
@@ -230,6 +251,7 @@ class LocalAirflow:
             ports,
             self.home.secrets(),
             self._parallelism,
+            self.project,
             self._extra,
         )
         self._environment.write_files()
@@ -239,6 +261,7 @@ class LocalAirflow:
             str(self.dags_folder),
             self.started_at.isoformat(),
             postmaster=base.postmaster,
+            project=self.project,
             sockets=None if base.socket_dir == self.home.postgres else str(base.socket_dir),
         )
         self.home.write_run(self._record)

@@ -39,17 +39,32 @@ def homes() -> Iterator[Path]:
         yield Path(folder)
 
 
+def copied(target: Path, *folders: Path) -> Path:
+    for folder in folders:
+        for file in (*folder.glob("*.py"), *folder.glob("*.yaml")):
+            shutil.copy(file, target)
+    return target
+
+
 @pytest.fixture(scope="session")
 def airflow(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     home = homes / "examples"
     home.mkdir()
     (home / "config").mkdir()
     (home / "config" / "airflow_local_settings.py").write_text(_POLICY)
-    dags = tmp_path_factory.mktemp("dags")
-    for file in (*EXAMPLES.glob("*.py"), *TESTS.glob("*.py")):
-        shutil.copy(file, dags)
+    dags = copied(tmp_path_factory.mktemp("dags"), EXAMPLES, TESTS)
     with LocalAirflow(home, dags) as running:
         for dag_id in ("dependency_audit", "license_review", "parcels_delivered"):
+            running.client.wait_for_dag(dag_id, timeout_s=60)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """The same DAGs in another environment. The tests' own are not there: it runs declared agents only."""
+    dags = copied(tmp_path_factory.mktemp("dags"), EXAMPLES)
+    with LocalAirflow(homes / "strict", dags, environment="strict") as running:
+        for dag_id in ("dependency_audit", "license_review"):
             running.client.wait_for_dag(dag_id, timeout_s=60)
         yield running
 

@@ -1,4 +1,7 @@
-"""The demo's DAGs on a booted Airflow: they succeed, they add up, they start on messages, they survive SIGKILL."""
+"""The demo's DAGs on a booted Airflow: they succeed, they add up, they start on messages, they survive SIGKILL.
+
+And they judge differently where the project file says so.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from waiting import wait_until
 
 from airflow_agentic.messaging import Message
 from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.stores import open_store
 
 KILLS = 20
 
@@ -25,6 +29,14 @@ def audit(airflow, **conf):
 
 def report_of(airflow):
     return json.loads((Path(airflow.home.path) / "reports" / "dependency_audit.json").read_text())
+
+
+def audited(airflow, **conf):
+    run_id = audit(airflow, **conf)
+    assert airflow.client.wait("dependency_audit", run_id, timeout=120) == "success"
+    report = report_of(airflow)
+    assert report["run"] == f"dependency_audit:{run_id}"
+    return run_id, report
 
 
 def installed_seen_from_outside():
@@ -38,11 +50,8 @@ def deliveries(store, mailbox, run_id):
 
 
 def test_the_audit_judges_every_installed_distribution(airflow, store):
-    run_id = audit(airflow)
-    assert airflow.client.wait("dependency_audit", run_id, timeout=120) == "success"
+    run_id, report = audited(airflow)
 
-    report = report_of(airflow)
-    assert report["run"] == f"dependency_audit:{run_id}"
     assert report["installed"] == installed_seen_from_outside()
     assert report["installed"] == report["judged"] + report["dead"]
     assert sum(report["families"].values()) == report["judged"]
@@ -51,6 +60,79 @@ def test_the_audit_judges_every_installed_distribution(airflow, store):
     assert states == {"done": report["judged"], "dead": report["dead"] + report["planted"]}
     (letter,) = [r for r in deliveries(store, "license-auditor", run_id) if r.state == "dead"]
     assert "Invalid version: 'not a version'" in letter.reason
+
+
+def findings(report):
+    return {verdict["name"]: verdict["reason"] for verdict in report["verdicts"] if verdict["needs_review"]}
+
+
+def overriding(**config):
+    return {"agentic": {"agents": {"license-auditor": {"config": config}}}}
+
+
+def test_the_same_dag_gives_other_verdicts_where_the_project_file_says_so(airflow, strict):
+    for file in ("dependency_audit.py", "license_review.py", "audit_agents.py", "agentic.yaml"):
+        assert (airflow.dags_folder / file).read_bytes() == (strict.dags_folder / file).read_bytes()
+    _, base = audited(airflow, **overriding(pause_seconds=0.001))
+    run_id, report = audited(strict)
+
+    assert report["adds_up"]
+    assert (report["installed"], report["judged"]) == (base["installed"], base["judged"])
+    assert report["families"] == base["families"]
+    known, found = findings(base), findings(report)
+    assert len(known) == base["needs_review"] < report["needs_review"] == len(found)
+    assert set(known) < set(found)
+    assert not [name for name, reason in known.items() if "not approved" in reason]
+    assert all(reason.endswith("not approved.") for name, reason in found.items() if name not in known)
+
+    with open_store(airflow.store_url) as mild, open_store(strict.store_url) as store:
+        first, other = (opened.agents.get("license-auditor").profile for opened in (mild, store))
+        assert (first.agent_type, other.agent_type) == ("LicenseAuditor", "StrictLicenseAuditor")
+        assert first.configuration == {"pause_seconds": 0.001}
+        assert other.configuration == {"pause_seconds": 0}
+        sent = deliveries(store, "license-auditor", run_id)
+        assert {record.max_attempts for record in sent} == {3}
+        assert len(sent) == report["installed"] + report["planted"]
+        assert len(deliveries(store, "reviewer", run_id)) == len(found)
+        wait_until(lambda: store.bus.stats("reviewer").done == len(found))
+
+
+def test_every_finding_of_the_strict_environment_is_reviewed_as_such(strict):
+    _, report = audited(strict)
+    with open_store(strict.store_url) as store:
+        wait_until(lambda: store.bus.stats("reviewer").open == 0)
+    wait_until(lambda: all(run["state"] == "success" for run in strict.client.dag_runs("license_review")))
+    runs = [run["dag_run_id"] for run in strict.client.dag_runs("license_review")]
+    notes = [note for run_id in runs for note in strict.client.xcom("license_review", run_id, "review")]
+    advice = {note["distribution"].split()[0]: note["advice"] for note in notes}
+    assert set(findings(report)) <= set(advice)
+    assert "Have its licence approved, or replace it." in advice.values()
+
+
+def test_what_the_overlay_takes_back_no_run_may_set(strict):
+    run_id = audit(strict, **overriding(pause_seconds=0.001))
+    assert strict.client.wait("dependency_audit", run_id, timeout=120) == "failed"
+    tasks = strict.client.task_instances("dependency_audit", run_id)
+    failed = next(task for task in tasks if task.state == "failed")
+    assert (failed.task_id, failed.try_number) == ("inventory", 1)
+    log = "\n".join(strict.client.log("dependency_audit", run_id, failed))
+    assert "run time may set only what is declared overridable" in log
+
+
+def test_by_hand_env_sh_leads_to_the_same_project(strict):
+    def by_hand(command):
+        script = f". {strict.home.path}/env.sh && airflow agentic config {command} -o json"
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False, cwd="/"
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    said = by_hand("explain agents.license-auditor.type")
+    assert said["value"] == "audit_agents:StrictLicenseAuditor"
+    assert said["source"].startswith(f"{strict.dags_folder}/agentic.strict.yaml:")
+    assert [layer["value"] for layer in said["overrides"]] == ["audit_agents:LicenseAuditor"]
+    assert by_hand("validate") == []
 
 
 def test_a_dag_run_starts_within_five_seconds_of_a_message(airflow, store):
