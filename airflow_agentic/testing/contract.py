@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from airflow_agentic.agents.registry import AgentDefinition, as_definition
 from airflow_agentic.agents.status import AgentStore, PerformanceMetrics
 from airflow_agentic.errors import ConfigurationError, IllegalTransition, InvalidTask, LifecycleError
 from airflow_agentic.testing.fakes import memory_store
-from airflow_agentic.testing.runs import Agent, MakeTransport
+from airflow_agentic.testing.runs import Agent, MakeTransport, supply
 
 
 def assert_agent_contract(
@@ -27,6 +27,7 @@ def assert_agent_contract(
     config: Mapping[str, Any] | BaseModel | None = None,
     bad_tasks: Iterable[Any] = (),
     http: MakeTransport | None = None,
+    services: Mapping[Any, Any] | None = None,
 ) -> None:
     """Put an agent through the lifecycle that all agents share.
 
@@ -37,11 +38,18 @@ def assert_agent_contract(
         bad_tasks: Inputs that its input model must refuse.
         http: Makes the transport for a connection, a new one each time:
             ``lambda conn_id: FakeHttp(answer({"ok": True}))``.
+        services: What it declares to need, as for ``run_agent``.
 
     Raises:
         AssertionError: Says which rule is broken, and how.
     """
-    subject = _Subject(as_definition(agent), task, config, http)
+    definition = as_definition(agent)
+    with memory_store() as store, contextlib.ExitStack() as stack:
+        supplied = supply(stack, definition, store, services or {})
+        _check_all(_Subject(definition, task, config, http, supplied), bad_tasks)
+
+
+def _check_all(subject: _Subject, bad_tasks: Iterable[Any]) -> None:
     _check_start(subject)
     _check_work(subject)
     for bad in bad_tasks:
@@ -61,21 +69,23 @@ class _Subject:
     task: Any
     config: Mapping[str, Any] | BaseModel | None
     http: MakeTransport | None
+    supplied: Mapping[str, Any]
 
     def make(self, store: AgentStore | None = None, overrides: Mapping[str, Any] | None = None) -> Agent:
         """Make an instance; ``overrides`` are methods of a subclass made for it."""
         definition = self.definition
         with _works(f"making agent {definition.name!r} with name=, config= and store="):
-            made: Agent
-            if not overrides:
-                made = definition.create(self.config, store)
-            elif isinstance(definition.target, type):
-                kind = type(definition.target.__name__, (definition.target,), dict(overrides))
-                made = kind(name=definition.name, config=self.config, store=store)
-            else:
+            if overrides and definition.agent_class is None:
                 kind = type("FunctionAgent", (FunctionAgent,), dict(overrides))
-                made = kind(definition.target, definition.name, self.config, store, definition.config_model)
-            return made
+                made: Agent = kind(
+                    definition.target, definition.name, self.config, store, definition.config_model
+                )
+                made.equip({} if "process" in overrides else self.supplied)
+                return made
+            if overrides and definition.agent_class is not None:
+                kind = type(definition.target.__name__, (definition.agent_class,), dict(overrides))
+                definition = replace(definition, target=kind)
+            return definition.create(self.config, store, self.supplied)
         raise AssertionError  # not reached
 
     def run(self, agent: Agent) -> Any:
@@ -216,7 +226,7 @@ def _check_configuration(subject: _Subject) -> None:
     given = subject.config.model_dump() if isinstance(subject.config, BaseModel) else subject.config
     unknown = {**(given or {}), "no_such_key": 1}
     with _refuses(ConfigurationError, "making it with an unknown configuration key"):
-        subject.definition.create(unknown)
+        subject.definition.create(unknown, supplied=subject.supplied)
     agent = subject.make()
     before = agent.configuration
     with _refuses(ConfigurationError, "configure() with an unknown key"):

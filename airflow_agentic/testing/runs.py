@@ -77,7 +77,7 @@ def run_agent(
                 worker.configure(config)
         else:
             definition = as_definition(agent)
-            supplied = _supplied(stack, definition, where, services or {})
+            supplied = supply(stack, definition, where, services or {})
             worker = definition.create(config, where.agents, supplied)
             stack.callback(worker.shutdown)
         ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http)
@@ -99,9 +99,20 @@ def override_services(services: Mapping[Any, Any]) -> Iterator[None]:
         yield
 
 
-def _supplied(
+def supply(
     stack: contextlib.ExitStack, definition: AgentDefinition, store: Store, services: Mapping[Any, Any]
 ) -> Mapping[str, Any]:
+    """Return what an agent declares to need, by parameter.
+
+    Args:
+        stack: Closes what was built.
+        definition: The agent.
+        store: Brings the message bus and the store of agents.
+        services: Instances by type, or by the name of a parameter.
+
+    Raises:
+        UnknownService: Something that it needs is not there.
+    """
     if not definition.needs:
         return {}
     values = {MessageBus: store.bus, AgentStore: store.agents, Flags: Flags(), Metrics: NoMetrics()}
