@@ -9,12 +9,12 @@ LOCAL  := PYTHONPATH=deploy $(BIN)/python -m localairflow
 LAID   := $(if $(filter command,$(origin ENVIRONMENT)),$(if $(ENVIRONMENT),--environment '$(ENVIRONMENT)'))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test system wheel lint format bench clean
+.PHONY: help demo up down status test system wheel lint format docs bench clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/local  ## Start a real Airflow here, run the multi-agent licence audit, show the result, end.
+demo: $(VENV)/local  ## Start a real Airflow here, run the multi-agent licence audit, show the result, end (ENVIRONMENT=strict: other agents).
 	@$(LOCAL) demo $(LAID)
 
 up: $(VENV)/local  ## Start a real Airflow with the example DAGs and leave it running.
@@ -38,12 +38,15 @@ wheel: $(VENV)/dev  ## Build the wheel and test it in an environment of its own,
 lint: $(VENV)/dev  ## Style, types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy airflow_agentic dags deploy benchmarks
+	$(BIN)/mypy airflow_agentic dags deploy benchmarks docs/reference.py
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/dev  ## Rewrite the files in the house style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/dev  ## Write the reference pages in docs/reference/ from the code.
+	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/dev  ## Figures side by side with a peer or the raw limit, in one run.
 	$(BIN)/python benchmarks/imports.py

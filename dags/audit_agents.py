@@ -92,12 +92,12 @@ class StrictLicenseAuditor(LicenseAuditor):
 
 
 class ReporterConfig(BaseModel):
-    """Where the report goes, and what the verdicts must add up to: known only when the DAG runs."""
+    """Where the report goes, and what the verdicts must add up to: the operator knows, when the DAG runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    directory: Path = Path("reports")
-    inventory: Inventory = Inventory(installed=0, planted=0)
+    directory: Path
+    inventory: Inventory
     dead: list[DeadRecord] = []
 
 

@@ -11,6 +11,7 @@ from airflow_agentic.agents.registry import AgentDefinition, AgentRegistry, agen
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
 from airflow_agentic.agents.status import AgentStatus, PerformanceMetrics
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
+from airflow_agentic.config.signatures import Named
 
 __all__ = [
     "AgentContext",
@@ -26,6 +27,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "MailboxReport",
+    "Named",
     "PerformanceMetrics",
     "RunIdentity",
     "agent",

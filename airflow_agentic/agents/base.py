@@ -158,7 +158,10 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
                 raise LifecycleError(f"agent {self.name!r} cannot be configured while {self._state}")
             base = self._configuration if config is None else config
             if changes:
-                base = {**(base.model_dump() if isinstance(base, BaseModel) else base), **changes}
+                base = {
+                    **(base.model_dump(by_alias=True) if isinstance(base, BaseModel) else base),
+                    **changes,
+                }
             self._configuration = self._validated(base)
             if self._state is not AgentState.READY:
                 self._move(AgentState.READY, "configured")
@@ -276,7 +279,6 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
 
     def _finish(self, state: AgentState, reason: str, started: float, error: BaseException | None) -> None:
         seconds = time.monotonic() - started
-        reason = self.discreet(reason)
         done = PerformanceMetrics(
             processed=1,
             succeeded=int(error is None),
@@ -284,7 +286,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             degraded=int(state is AgentState.DEGRADED),
             total_seconds=seconds,
             max_seconds=seconds,
-            last_error=reason if error is not None else None,
+            last_error=self.discreet(reason) if error is not None else None,
         )
         with self._lock:
             self._metrics += done
@@ -298,6 +300,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         with self._lock:
             previous = self._state
             check_transition(self.name, previous, state)
+            reason = self.discreet(reason)
             self._state, self._reason, self._changed_at = state, reason, datetime.now(UTC)
             if self._ledger:
                 self._ledger.note(state, reason, add)

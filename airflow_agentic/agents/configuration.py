@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    RootModel,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.config import ExtraValues
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
@@ -36,16 +46,21 @@ def validate(agent: str, model: type[BaseModel], config: Mapping[str, Any] | Bas
     try:
         return model.model_validate(values, extra=_extra(model)).model_copy(deep=True)
     except ValidationError as error:
-        allowed = ", ".join(model.model_fields) or "none"
+        allowed = ", ".join(keys(model)) or "none"
         raise ConfigurationError(
             f"configuration of agent {agent!r}: {faults(error)}. Known keys: {allowed}."
         ) from None
 
 
 def declared_faults(
-    model: type[BaseModel], config: Mapping[str, Any]
+    model: type[BaseModel], config: Mapping[str, Any], *, complete: bool = True
 ) -> Iterator[tuple[Path, str, str | None]]:
     """Hold values that are not resolved yet against a model; what depends on a reference is not judged.
+
+    Args:
+        model: The model.
+        config: The values.
+        complete: Whether a missing key is a fault; it is none while an operator can still give it.
 
     Yields:
         Path within the values, what is wrong, and a suggestion.
@@ -56,10 +71,15 @@ def declared_faults(
         unsettled = has_reference(config)
         for detail in error.errors(include_url=False):
             path, value = _place(config, detail["loc"])
-            if has_reference(value) or (unsettled and not path):
+            # That a key is there or not, no reference changes; which member of a union is meant, it may.
+            if detail["type"] == "missing" and not complete:
+                continue
+            missing = detail["type"] == "missing" and path == detail["loc"][:-1]
+            certain = missing or (detail["type"] == "extra_forbidden" and path == detail["loc"])
+            if not certain and (has_reference(value) or (unsettled and not path)):
                 continue
             if detail["type"] == "extra_forbidden":
-                known = list(model.model_fields) if len(path) == 1 else []
+                known = keys(model) if len(path) == 1 else []
                 hint = did_you_mean(str(path[-1]), known) or f"known here: {', '.join(known) or 'none'}"
                 yield path, f"unknown key {str(path[-1])!r}", hint if known or len(path) == 1 else None
             elif detail["type"] == "missing":
@@ -67,6 +87,11 @@ def declared_faults(
                 yield path, f"the key {name!r} is missing, and has no default", f"add {name}: …"
             else:
                 yield path, words(detail), None
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a model knows, as they are written: where a field has an alias, that."""
+    return [_keys(name, field)[0] for name, field in model.model_fields.items()]
 
 
 def secret_fields(model: type[BaseModel]) -> list[Path]:
@@ -94,17 +119,39 @@ def defaults(model: type[BaseModel], declared: Mapping[str, Any]) -> dict[str, A
 
 def _secrets(model: type[BaseModel], above: tuple[type[BaseModel], ...]) -> Iterator[Path]:
     for name, field in model.model_fields.items():
-        parts = list(_parts(field.annotation))
-        paths: list[Path] = [()] if {SecretStr, SecretBytes} & set(parts) else []
-        for part in parts:
-            if _is_model(part) and part not in (*above, model):
+        parts, members = list(_parts(field.annotation)), list(_members(field.annotation))
+        paths: list[Path] = [()] if any(map(_is_secret, parts)) else []
+        for part in filter(_is_model, parts):
+            if part in members and part not in (*above, model) and not issubclass(part, RootModel):
                 paths += _secrets(part, (*above, model))
-        yield from ((key, *path) for key in _keys(name, field) for path in paths)
+            elif _holds_secret(part, ()):
+                paths.append(())  # in a list or a map, or over and over: no path leads to all of them
+        yield from ((key, *path) for key in _keys(name, field) for path in dict.fromkeys(paths))
+
+
+def _holds_secret(model: type[BaseModel], above: tuple[type[BaseModel], ...]) -> bool:
+    parts = [part for field in model.model_fields.values() for part in _parts(field.annotation)]
+    inner = [part for part in parts if _is_model(part) and part not in (*above, model)]
+    return any(map(_is_secret, parts)) or any(_holds_secret(part, (*above, model)) for part in inner)
+
+
+def _is_secret(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, SecretStr | SecretBytes | Secret)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield what a value of an annotation may be itself: of ``list[A] | B | None`` the list, B and None."""
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        for argument in get_args(annotation):
+            yield from _members(argument)
+    else:
+        yield annotation
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
     """Yield the classes that an annotation is made of: of ``list[SecretStr] | None`` also SecretStr."""
-    yield from [annotation] if isinstance(annotation, type) and get_origin(annotation) is None else []
+    origin = get_origin(annotation) or annotation
+    yield from [origin] if isinstance(origin, type) else []
     for argument in get_args(annotation):
         yield from _parts(argument)
 

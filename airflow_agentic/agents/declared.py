@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from airflow_agentic.agents.configuration import declared_faults, defaults, secret_fields
+from airflow_agentic.agents.configuration import declared_faults, defaults, keys, secret_fields
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.services import service_faults
 from airflow_agentic.config.model import PolicySection, ProjectSection
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import CODED, Project
 from airflow_agentic.config.tree import Node, Origin, Path, merged, nested, planted, pruned
-from airflow_agentic.errors import AgenticError, ConfigurationError, UnknownAgent
+from airflow_agentic.errors import AgenticError, ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,19 @@ def implementation(project: Project, name: str) -> AgentDefinition:
 
     Raises:
         UnknownAgent: Nothing is declared or registered under the name, or its type cannot be found.
+        ConfigurationError: Its type is no agent.
     """
     section = project.agents.get(name)
     wanted = name if section is None else section.type or name
     import_declared(project)
     try:
-        return registry.resolve(wanted, project.agents)
-    except UnknownAgent as error:
+        # What is declared is no type: its name helps only who asked for an agent.
+        return registry.resolve(wanted, project.agents if section is None else ())
+    except ConfigurationError as error:
         if section is None:
             raise
-        raise UnknownAgent(
-            str(project.fault(("agents", name, "type"), _not_found(section.type, error)))
-        ) from None
+        told = project.fault(("agents", name, "type"), _not_found(section.type, error))
+        raise type(error)(str(told)) from None
 
 
 def import_declared(project: Project) -> None:
@@ -100,12 +101,8 @@ def import_declared(project: Project) -> None:
     Raises:
         ConfigurationError: One cannot be imported.
     """
-    for index, module in enumerate(project.imports):
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # somebody's module may raise anything when it is imported
-            text = f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
-            raise ConfigurationError(str(project.fault(("imports", index), text))) from error
+    for path, text, error in _failed_imports(project):
+        raise ConfigurationError(str(project.fault(path, text))) from error
 
 
 def check_project(project: Project) -> Iterator[tuple[Any, ...]]:
@@ -113,15 +110,13 @@ def check_project(project: Project) -> Iterator[tuple[Any, ...]]:
 
     This is the entry point ``agents`` of the group ``airflow_agentic.project_checks``.
     """
-    try:
-        import_declared(project)
-    except ConfigurationError as error:
-        yield ("imports",), str(error)
+    for path, text, _ in _failed_imports(project):
+        yield path, text, None
     known: dict[str, AgentDefinition] = {}
     for name, section in project.agents.items():
-        path: Path = ("agents", name)
+        path = ("agents", name)
         try:
-            found = registry.resolve(section.type or name, project.agents)
+            found = registry.resolve(section.type or name)
             found.check()
         except AgenticError as error:
             yield (*path, "type"), _not_found(section.type, error), None
@@ -167,6 +162,19 @@ def _models(project: Project) -> Iterator[tuple[str, type[BaseModel]]]:
             continue
 
 
+def _failed_imports(project: Project) -> Iterator[tuple[Path, str, Exception]]:
+    """Yield path, message and error of each module of ``imports`` that cannot be imported."""
+    for index, module in enumerate(project.imports):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001  # somebody's module may raise anything when it is imported
+            yield (
+                ("imports", index),
+                f"module {module!r} cannot be imported: {type(error).__name__}: {error}",
+                error,
+            )
+
+
 def _not_found(type_: str | None, error: Exception) -> str:
     if type_ is not None:
         return str(error)
@@ -185,11 +193,13 @@ def _constructor(path: Path, definition: AgentDefinition) -> Iterator[tuple[Any,
 
 def _configuration(project: Project, path: Path, model: type[BaseModel]) -> Iterator[tuple[Any, ...]]:
     declared = project.root.find((*path, "config")) or planted({}, Origin(CODED))
-    for place, *told in declared_faults(model, declared.plain()):
+    needed = path[1] in {name for agent in project.agents.values() for name in agent.uses.values()}
+    # What only another agent needs is never given anything by an operator.
+    for place, *told in declared_faults(model, declared.plain(), complete=needed):
         yield (*path, "config", *place), *told
-    fields = ", ".join(model.model_fields) or "none"
+    known = keys(model)
     for index, key in enumerate(project.agents[str(path[1])].overridable):
-        if key.partition(".")[0] not in model.model_fields and model.model_config.get("extra") != "allow":
+        if key.partition(".")[0] not in known and model.model_config.get("extra") != "allow":
             message = f"the configuration has no key {key!r}"
-            hint = did_you_mean(key, model.model_fields) or f"known here: {fields}"
+            hint = did_you_mean(key, known) or f"known here: {', '.join(known) or 'none'}"
             yield (*path, "overridable", index), message, hint

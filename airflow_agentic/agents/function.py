@@ -99,7 +99,12 @@ def takes_context(function: Callable[..., Any]) -> bool:
 
 
 def task_types(function: Callable[..., Any]) -> tuple[Any, Any]:
-    """Return the input and output types of an agent's function; ``Any`` where nothing is annotated."""
+    """Return the input and output types of an agent's function; ``Any`` where nothing is annotated.
+
+    Raises:
+        ConfigurationError: The function cannot be an agent.
+    """
+    takes_context(function)
     hints = type_hints(function)
     first = next(iter(inspect.signature(function).parameters))
     return hints.get(first, Any), hints.get("return", Any)

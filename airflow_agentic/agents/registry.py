@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError
 
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.configuration import NoConfiguration, declared_faults, validate
@@ -63,7 +63,7 @@ class AgentDefinition:
         Raises:
             ConfigurationError: ``config`` does not fit, or something that it needs is not there.
         """
-        things = supplied or {}
+        things = {**{need.parameter: None for need in self.needs if need.or_none}, **(supplied or {})}
         for need in self.needs:
             if not need.optional and need.parameter not in things:
                 raise ConfigurationError(
@@ -105,10 +105,16 @@ class AgentDefinition:
         """Return what it takes and gives, without making one.
 
         Raises:
-            ConfigurationError: The function cannot be an agent.
+            ConfigurationError: The function cannot be an agent, or nothing can be held against one of its types.
         """
         types = type_parameters(self.agent_class, BaseAgent) if self.agent_class else task_types(self.target)
-        return Contract(self.name, *types)
+        try:
+            return Contract(self.name, *types)
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            text = str(error).partition("\n")[0]
+            raise ConfigurationError(
+                f"the input or output type of agent {self.name!r} cannot be used: {text}"
+            ) from error
 
     def check(self) -> None:
         """Read the signature as far as it can be read without making one.

@@ -210,9 +210,8 @@ class AgentRunner:
         except _PERMANENT as error:
             return self._refuse(mailbox, delivery, error)
         except Exception as error:  # noqa: BLE001  # whatever it is, the message comes again
-            _log.warning(
-                "message %s: %s: %s", delivery.message.id, type(error).__name__, error, exc_info=True
-            )
+            said = self._agent.discreet(f"{type(error).__name__}: {error}")
+            _log.warning("message %s: %s", delivery.message.id, said, exc_info=True)
             return self._give_back(mailbox, delivery, error)
         except BaseException:
             self.release()

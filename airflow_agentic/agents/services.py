@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.contracts import faults
 from airflow_agentic.agents.registry import AgentDefinition
 from airflow_agentic.agents.status import AgentStore
-from airflow_agentic.config.container import Provider, Services
+from airflow_agentic.config.container import Fault, Provider, Services
 from airflow_agentic.config.flags import Flags
 from airflow_agentic.config.loading import UnknownPath, load
 from airflow_agentic.config.model import ServiceSection
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import Project
 from airflow_agentic.config.references import NoReferences, Resolved, SecretResolver, has_reference
-from airflow_agentic.config.signatures import type_hints
+from airflow_agentic.config.signatures import Named, type_hints
 from airflow_agentic.config.tree import Path
+from airflow_agentic.config.validation import words
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.observability import Metrics
@@ -33,6 +34,8 @@ GROUP = "airflow_agentic.services"
 OF_A_RUN: tuple[Any, ...] = (MessageBus, AgentStore)
 OF_THE_PROCESS: tuple[Any, ...] = (Project, Flags, Metrics, SecretResolver)
 """Types that agents and services may need and that the provider itself brings."""
+
+_STORE = "_agent_store"  # no parameter of an agent's: one may need a ``store`` of its own
 
 
 def services_of(
@@ -52,22 +55,9 @@ def services_of(
     """
     resolver = resolver or NoReferences()
     providers = [_service(project, name, section, resolver) for name, section in project.services.items()]
-    declared = {provider.name for provider in providers}
-    providers += [
-        Provider(
-            point.name,
-            point.load(),
-            origin=f"entry point of {point.dist.name if point.dist else 'a package'}",
-        )
-        for point in _installed()
-        if point.name not in declared
-    ]
     # Only these: the code of all other agents need not be imported.
-    wanted = {name for section in project.agents.values() for name in section.uses.values()} & set(
-        project.agents
-    )
-    providers += [_agent(project, name, implementation(name), resolver) for name in sorted(wanted)]
-    return Services(providers, OF_A_RUN, OF_THE_PROCESS)
+    providers += [_agent(project, name, implementation(name), resolver) for name in sorted(_used(project))]
+    return Services(providers, OF_A_RUN, OF_THE_PROCESS, more=_installed_services)
 
 
 def service_faults(project: Project, agents: Mapping[str, AgentDefinition]) -> Iterator[tuple[Any, ...]]:
@@ -81,23 +71,32 @@ def service_faults(project: Project, agents: Mapping[str, AgentDefinition]) -> I
             yield ("services", name, "type"), str(error), None
             continue
         yield from _arguments(name, section, provider.factory)
-    if broken:
-        return  # what is missing would be told again for each agent that needs it
-    if any(
-        name not in agents
-        for section in project.agents.values()
-        for name in section.uses.values()
-        if name in project.agents
-    ):
-        return
+    # Else what is missing would be told again for each agent that needs it.
+    if not broken and _used(project) <= agents.keys():
+        yield from _unmet(project, agents)
+
+
+def _unmet(project: Project, agents: Mapping[str, AgentDefinition]) -> Iterator[tuple[Any, ...]]:
+    used = _used(project)
     services = services_of(project, agents.__getitem__)
-    for name, fault in services.check_all():
-        if name in project.services:
-            yield ("services", name), *_advice(fault)
-    for name, definition in agents.items():
-        for fault in services.check(f"agent {name!r}", definition.needs, project.agents[name].uses):
-            if f"service '{name}'" not in fault.partition(" needs ")[0]:
-                yield ("agents", name), *_advice(fault)
+    # Each where it is declared, and not again for all that need it.
+    for fault in services.check_all():
+        if fault.name in project.services:
+            yield _told("services", project.services[fault.name].uses, fault)
+        elif fault.name in used:
+            yield _told("agents", project.agents[fault.name].uses, fault)
+    for name in agents.keys() - used:
+        label = f"agent {name!r}"
+        for fault in services.faults_of(label, agents[name].needs, project.agents[name].uses):
+            if fault.name == label:
+                yield _told("agents", project.agents[name].uses, replace(fault, name=name))
+
+
+def _told(section: str, uses: Mapping[str, str], fault: Fault) -> tuple[Path, str, str | None]:
+    path: Path = (section, fault.name)
+    if fault.parameter in uses:
+        path = (*path, "uses", fault.parameter)
+    return path, fault.text, fault.advice.lstrip(".; ") or None
 
 
 def _service(project: Project, name: str, section: ServiceSection, resolver: SecretResolver) -> Provider:
@@ -121,10 +120,9 @@ def _service(project: Project, name: str, section: ServiceSection, resolver: Sec
 
 def _factory(name: str, section: ServiceSection) -> Callable[..., Any]:
     wanted = section.type or name
-    for point in _installed():
-        if point.name == wanted:
-            found: Callable[..., Any] = point.load()
-            return found
+    if ":" not in wanted and (point := next((p for p in _installed() if p.name == wanted), None)):
+        found: Callable[..., Any] = point.load()
+        return found
     if "." not in wanted and ":" not in wanted:
         near = did_you_mean(wanted, [point.name for point in _installed()])
         hint = near or 'give type: "package.module:factory"'
@@ -140,9 +138,10 @@ def _factory(name: str, section: ServiceSection) -> Callable[..., Any]:
 
 def _agent(project: Project, name: str, definition: AgentDefinition, resolver: SecretResolver) -> Provider:
     """Return how an agent is made that another one needs; it is shut down with the scope."""
+    definition = replace(definition, name=name)
 
     def make(**things: Any) -> Iterator[BaseAgent[Any, Any]]:
-        store = things.pop("store")
+        store = things.pop(_STORE)
         agent = definition.create(Resolved(project.agents[name].config, resolver), store, things)
         try:
             yield agent
@@ -151,13 +150,15 @@ def _agent(project: Project, name: str, definition: AgentDefinition, resolver: S
 
     needs = {need.parameter: need for need in definition.needs}
     keyword, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
-    parameters = [inspect.Parameter("store", keyword)]
+    parameters = [inspect.Parameter(_STORE, keyword)]
     parameters += [
         inspect.Parameter(key, keyword, default=None if need.optional else required)
         for key, need in needs.items()
     ]
     make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    make.__annotations__ = {"store": AgentStore, **{key: need.type for key, need in needs.items()}}
+    make.__annotations__ = {_STORE: AgentStore}
+    for key, need in needs.items():
+        make.__annotations__[key] = Annotated[need.type, Named(need.name)] if need.name else need.type
     node, _ = project.root.nearest(("agents", name))
     return Provider(
         name,
@@ -165,6 +166,7 @@ def _agent(project: Project, name: str, definition: AgentDefinition, resolver: S
         definition.agent_class or BaseAgent,
         uses=project.agents[name].uses,
         origin=node.origin.source,
+        kind="agent",
     )
 
 
@@ -187,7 +189,7 @@ def _arguments(name: str, section: ServiceSection, factory: Callable[..., Any]) 
             try:
                 _adapter(hints[key]).validate_python(value)
             except ValidationError as error:
-                yield path, faults(error).removeprefix("value: "), None
+                yield path, words(error.errors(include_url=False)[0]), None
 
 
 def _converted(name: str, factory: Callable[..., Any], config: Resolved) -> Mapping[str, Any]:
@@ -198,7 +200,7 @@ def _converted(name: str, factory: Callable[..., Any], config: Resolved) -> Mapp
         try:
             converted[key] = _adapter(hints[key]).validate_python(value) if key in hints else value
         except ValidationError as error:
-            text = config.hide_text(faults(error).removeprefix("value: "))
+            text = config.hide_text(words(error.errors(include_url=False)[0]))
             raise ConfigurationError(f"config of service {name!r}: {key}: {text}") from None
     return converted
 
@@ -206,16 +208,28 @@ def _converted(name: str, factory: Callable[..., Any], config: Resolved) -> Mapp
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation)
-    except PydanticSchemaGenerationError:  # a class of somebody's own
+    except PydanticUserError:  # a class of somebody's own
         return TypeAdapter(Any)
 
 
-def _advice(fault: str) -> tuple[str, str | None]:
-    """Split off what to do about a fault."""
-    text, dot, advice = fault.partition(". ")
-    return (text, advice) if dot else (fault, None)
+def _used(project: Project) -> set[str]:
+    """Return the agents that other agents need."""
+    named = {name for section in project.agents.values() for name in section.uses.values()}
+    return named & project.agents.keys()
 
 
-@cache
+def _installed_services() -> list[Provider]:
+    """Return the services of installed packages that no project file names."""
+    return [
+        Provider(
+            point.name,
+            point.load(),
+            origin=f"entry point of {point.dist.name if point.dist else 'a package'}",
+        )
+        for point in _installed()
+    ]
+
+
+@cache  # what is installed does not change while a process runs, and looking costs milliseconds
 def _installed() -> tuple[Any, ...]:
     return tuple(entry_points(group=GROUP))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
 import sys
 from argparse import Namespace
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from airflow_agentic import runtime
 from airflow_agentic.cli.access import completed
 from airflow_agentic.cli.output import clean
 from airflow_agentic.errors import AgenticError, ProjectInvalid
@@ -37,7 +39,15 @@ def command(run: Command) -> Command:
             # A terminal that has no letter for something in the data must not end the command.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            quiet(args)
+            with runtime.command_line(
+                getattr(args, "overrides", None) or (), getattr(args, "project", None) or ()
+            ):
+                quiet(args)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read this has enough: `| head`. Python would complain again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except AgenticError as error:
             lines = (_PASSWORD.sub(r"\1***@", clean(line)) for line in _told(error, args))
             raise SystemExit("\n  ".join(lines)) from None

@@ -107,7 +107,7 @@ ARG_FILES = Arg(
     help="Project files or directories, checked together, later over earlier; default the configured project",
 )
 
-_STORE = (ARG_CONN_ID, ARG_STORE_URL, ARG_VERBOSE)
+_STORE = (ARG_CONN_ID, ARG_STORE_URL, ARG_PROJECT, ARG_SET, ARG_VERBOSE)
 _LISTING = (*_STORE, ARG_OUTPUT)
 _PROJECT = (ARG_PROJECT, ARG_SET, ARG_VERBOSE, ARG_OUTPUT)
 

@@ -9,15 +9,15 @@ import os
 import threading
 import types
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from airflow_agentic.config.providers import Catalogue, Inspection, Provider, short, step
+from airflow_agentic.config.providers import Catalogue, Fault, Inspection, Provider, short, step
 from airflow_agentic.config.signatures import Named, Need, needs_of, type_name
 from airflow_agentic.errors import ConfigurationError, LifecycleError, UnknownService
 
-__all__ = ["Named", "Need", "Provider", "Scope", "Services", "needs_of"]
+__all__ = ["Fault", "Named", "Need", "Provider", "Scope", "Services", "needs_of"]
 
 _NOTE = "while building "
 
@@ -30,15 +30,20 @@ class Services:
         given: Types that every scope brings as values of the run: message bus, metrics.
         process_given: Types that every scope brings as values that live as long as the process; of these, the
             first seen is used.
+        more: Finds further providers, asked once, when a need cannot be met without; ``providers`` beat them.
 
     Raises:
         ConfigurationError: Two providers have one name.
     """
 
     def __init__(
-        self, providers: Iterable[Provider], given: Iterable[Any] = (), process_given: Iterable[Any] = ()
+        self,
+        providers: Iterable[Provider],
+        given: Iterable[Any] = (),
+        process_given: Iterable[Any] = (),
+        more: Callable[[], Iterable[Provider]] = tuple,
     ) -> None:
-        self._catalogue = Catalogue(providers, given, process_given, {})
+        self._catalogue = Catalogue(providers, given, process_given, {}, more)
         self._lock = threading.Lock()
         self._process: Scope | None = None
         self._inherited: list[Scope] = []
@@ -52,7 +57,11 @@ class Services:
         known = self._catalogue
         other = Services(())
         other._catalogue = Catalogue(
-            known.providers.values(), known.given, known.process_given, {**known.overrides, **overrides}
+            known.providers.values(),
+            known.given,
+            known.process_given,
+            {**known.overrides, **overrides},
+            known.more or tuple,
         )
         return other
 
@@ -64,12 +73,18 @@ class Services:
             needs: What it needs.
             uses: Names of providers by parameter; they beat the parameter's type.
         """
+        return [str(fault) for fault in self.faults_of(consumer, needs, uses)]
+
+    def faults_of(
+        self, consumer: str, needs: Sequence[Need], uses: Mapping[str, str] | None = None
+    ) -> list[Fault]:
+        """Do what :meth:`check` does; each fault in its parts."""
         inspection = Inspection(self._catalogue)
         inspection.consumer(consumer, needs, uses or {})
-        return [fault for _, fault in inspection.faults]
+        return inspection.faults
 
-    def check_all(self) -> list[tuple[str, str]]:
-        """Return the faults of every provider, with its name; each cycle is told once. Builds nothing."""
+    def check_all(self) -> list[Fault]:
+        """Return the faults of every provider; each cycle is told once. Builds nothing."""
         inspection = Inspection(self._catalogue)
         inspection.everything()
         return inspection.faults

@@ -28,6 +28,11 @@ def load(path: str) -> Any:
         raise UnknownPath(f"{path!r} is no path: write package.module:Attribute")
     try:
         found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        hint = (
+            "; install it, or put its folder on PYTHONPATH" if error.name == module.partition(".")[0] else ""
+        )
+        raise UnknownPath(f"module {module!r} cannot be imported: {error}{hint}") from error
     except Exception as error:  # somebody's module may raise anything when it is imported
         raise UnknownPath(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     for name in attribute.split("."):

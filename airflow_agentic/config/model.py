@@ -98,11 +98,14 @@ class AgentSection(_Section):
         "`${var:name}` in them are resolved in the worker, each time the agent is built, and never stored.",
     )
     policy: Name | None = Field(None, description="A policy of `policies`.")
-    role: Name | None = Field(None, description="A role of `roles`.")
-    budget: Name | None = Field(None, description="A budget of `budgets`.")
-    version: str | None = Field(None, min_length=1, description="Version of the agent.")
+    role: Name | None = Field(None, description="A role of `roles`. Declared; nothing enforces it yet.")
+    budget: Name | None = Field(None, description="A budget of `budgets`. Declared; nothing enforces it yet.")
+    version: str | None = Field(
+        None, min_length=1, description="Version of the agent. Declared; nothing uses it yet."
+    )
     subscriptions: tuple[Topic, ...] = Field(
-        (), description="Topics that the agent listens to: `orders.*.created`, `audit.#`."
+        (),
+        description="Topics that the agent listens to: `orders.*.created`, `audit.#`. Declared; nothing uses them yet.",
     )
     uses: Names[Name] = Field(
         default_factory=FrozenDict[str],
@@ -125,7 +128,9 @@ class AgentSection(_Section):
 class RetrySection(_Section):
     """How a failed message comes back. What is left out is that of `settings`."""
 
-    max_attempts: int | None = Field(None, ge=1, description="How often a message is handed out.")
+    max_attempts: int | None = Field(
+        None, ge=1, description="How often a message that is sent to the agent's own mailbox is handed out."
+    )
     base_seconds: float | None = Field(None, ge=0, description="Upper bound of the first random delay.")
     max_seconds: float | None = Field(None, ge=0, description="Upper bound of all such delays.")
 
@@ -239,9 +244,13 @@ class ProjectSection(_Section):
     services: Names[ServiceSection] = Field(
         default_factory=FrozenDict[ServiceSection], description="Services by name."
     )
-    roles: Names[RoleSection] = Field(default_factory=FrozenDict[RoleSection], description="Roles by name.")
+    roles: Names[RoleSection] = Field(
+        default_factory=FrozenDict[RoleSection],
+        description="Roles by name. Declared; nothing enforces them yet.",
+    )
     budgets: Names[BudgetSection] = Field(
-        default_factory=FrozenDict[BudgetSection], description="Budgets by name."
+        default_factory=FrozenDict[BudgetSection],
+        description="Budgets by name. Declared; nothing enforces them yet.",
     )
     flags: Names[Scalar] = Field(
         default_factory=FrozenDict[Any],

@@ -106,7 +106,7 @@ class Project(ProjectSection):
         root = merged(coded, self._root) if coded else self._root
         found = root.find(path)
         secrets = tuple(secret_paths)
-        return [] if found is None else [_explained(layers, *leaf, secrets) for leaf in found.leaves(path)]
+        return [] if found is None else [_explained(layers, *leaf, secrets) for leaf in found.values(path)]
 
 
 def load_project(
@@ -199,8 +199,11 @@ def _assembled(
     root = _over(written, [laid_over])
     sources += [environment, laid_over]
     found = [*faults, *(fault for source in sources for fault in source.faults)]
-    declared = pruned(root)
-    section, more = validated(declared)
+    declared = pruned(_without_extensions(root))
+    section, more = validated(declared, root)
+    # What could not be read is no value, and is not judged as one.
+    told = {(fault.source, fault.key) for fault in found}
+    more = [fault for fault in more if (fault.source, fault.key) not in told]
     if section is None or found or more:
         raise ProjectInvalid(in_order(masked([*found, *more])))
     values = section.model_dump(mode="json", exclude_unset=True)
@@ -209,6 +212,12 @@ def _assembled(
 
 
 _assembled_once = lru_cache(maxsize=16)(_assembled)
+
+
+def _without_extensions(root: Node) -> Node:
+    """Leave out what a file keeps under ``x-…`` for itself: a place for YAML anchors."""
+    kept = {key: node for key, node in root.value.items() if not key.startswith("x-")}
+    return Node(kept, root.origin, root.fresh)
 
 
 def _over(root: Node, sources: Iterable[Source]) -> Node:

@@ -32,6 +32,7 @@ class Provider:
         arguments: Makes the keyword arguments from the configuration, when it is built.
         argument_names: Their names.
         origin: Where it is declared, for people: ``agentic.yaml:12``.
+        kind: What it is, for people: an agent can be needed as well.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Provider:
     arguments: Callable[[], Mapping[str, Any]] = dict
     argument_names: frozenset[str] = frozenset()
     origin: str = ""
+    kind: str = "service"
 
     @functools.cached_property
     def type(self) -> Any:
@@ -69,7 +71,7 @@ class Provider:
         return needs_of(self.factory, self.argument_names)
 
     def __str__(self) -> str:
-        return f"service {self.name!r}" + (f" ({self.origin})" if self.origin else "")
+        return f"{self.kind} {self.name!r}" + (f" ({self.origin})" if self.origin else "")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Catalogue:
         given: Types of the values of a run.
         process_given: Types of the values of a process.
         overrides: Instances by type or by the name of a provider; they win over everything.
+        more: Finds further providers, asked once, when a need cannot be met without; those above beat them.
 
     Raises:
         ConfigurationError: Two providers have one name.
@@ -123,7 +126,9 @@ class Catalogue:
         given: Iterable[Any],
         process_given: Iterable[Any],
         overrides: Mapping[Any, Any],
+        more: Callable[[], Iterable[Provider]] = tuple,
     ) -> None:
+        self.more: Callable[[], Iterable[Provider]] | None = more
         self.providers: dict[str, Provider] = {}
         for provider in providers:
             if (other := self.providers.setdefault(provider.name, provider)) is not provider:
@@ -141,6 +146,17 @@ class Catalogue:
         Raises:
             Unresolved: Nothing, several or the wrong thing would be provided.
         """
+        try:
+            found = self._find(need, uses)
+        except Unresolved:
+            if not self._extended():
+                raise
+            return self._find(need, uses)
+        if found is None and _is_found_by_type(need.type) and self._extended():
+            return self._find(need, uses)
+        return found
+
+    def _find(self, need: Need, uses: Mapping[str, str]) -> Provider | Value | None:
         name, by_type = uses.get(need.parameter, need.name), _is_found_by_type(need.type)
         if (override := self._override(name, need.type if by_type else None)) is not None:
             return override
@@ -153,6 +169,14 @@ class Catalogue:
         if need.optional:
             return None
         raise _missing(need, by_type=by_type)
+
+    def _extended(self) -> bool:
+        """Whether there are further providers now that were not asked before."""
+        more, self.more = self.more, None
+        known = len(self.providers)
+        for provider in more() if more else ():
+            self.providers.setdefault(provider.name, provider)
+        return len(self.providers) > known
 
     def override_of(self, provider: Provider) -> Value | None:
         """Return what stands in for a provider, if something does."""
@@ -188,6 +212,26 @@ class Catalogue:
                     yield key, Value(key, lives)  # type: ignore[arg-type]  # mypy widens the literals to str
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one need.
+
+    Attributes:
+        name: The consumer or the provider that has it.
+        parameter: The parameter that it is about; empty if it is about all of it.
+        text: What is wrong, with the chain that leads there.
+        advice: What to do about it; empty if that cannot be guessed.
+    """
+
+    name: str
+    parameter: str
+    text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}{self.advice}"
+
+
 class Inspection:
     """One walk over what is needed, that collects faults.
 
@@ -195,11 +239,11 @@ class Inspection:
         catalogue: What can be provided.
 
     Attributes:
-        faults: The name of the consumer or the provider that has it, and the fault.
+        faults: What was found.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self.faults: list[tuple[str, str]] = []
+        self.faults: list[Fault] = []
         self._catalogue = catalogue
         self._seen: set[str] = set()
         self._each_from_itself = False
@@ -211,7 +255,7 @@ class Inspection:
     def everything(self) -> None:
         """Look at each provider; chains begin at the one that has the fault."""
         self._each_from_itself = True
-        for provider in self._catalogue.providers.values():
+        for provider in list(self._catalogue.providers.values()):  # a walk can find further ones
             if self._catalogue.override_of(provider) is None:
                 self._provider(provider, provider.name, ())
 
@@ -219,11 +263,13 @@ class Inspection:
         if provider.name in self._seen:
             return
         self._seen.add(provider.name)
-        asker = _Asker(f"service {provider.name!r}", provider.name, chain, (*path, provider.name), provider)
+        asker = _Asker(
+            f"{provider.kind} {provider.name!r}", provider.name, chain, (*path, provider.name), provider
+        )
         try:
             needs = provider.needs
         except ConfigurationError as error:
-            self.faults.append((provider.name, f"{asker.label} cannot be built: {error} ({chain})"))
+            self.faults.append(Fault(provider.name, "", f"{asker.label} cannot be built: {error} ({chain})"))
             return
         self._walk(asker, needs, provider.uses)
 
@@ -250,12 +296,11 @@ class Inspection:
 
     def _unknown_parameter(self, asker: _Asker, parameter: str, parameters: Sequence[str]) -> None:
         if asker.provider is not None and parameter in asker.provider.argument_names:
-            fault = f"is said in `uses` and in config: ({asker.chain}); say it in one"
+            fault, advice = f"is said in `uses` and in config: ({asker.chain})", "; say it in one"
         else:
-            fault = (
-                f"is said in `uses`, and is no parameter ({asker.chain}){_question(parameter, parameters)}"
-            )
-        self.faults.append((asker.name, f"{asker.label}: {parameter!r} {fault}"))
+            fault = f"is said in `uses`, and is no parameter ({asker.chain})"
+            advice = _question(parameter, parameters)
+        self.faults.append(Fault(asker.name, parameter, f"{asker.label}: {parameter!r} {fault}", advice))
 
     def _compare_lifetimes(self, asker: _Asker, need: Need, source: Provider | Value | None) -> None:
         if asker.provider is None or asker.provider.scope != "process" or source is None:
@@ -270,7 +315,8 @@ class Inspection:
 
     def _tell(self, asker: _Asker, need: Need, reason: str, advice: str = "", *, chain: bool = True) -> None:
         where = f" ({asker.chain} -> {need})" if chain else ""
-        self.faults.append((asker.name, f"{asker.label} needs {need}, {reason}{where}{advice}"))
+        text = f"{asker.label} needs {need}, {reason}{where}"
+        self.faults.append(Fault(asker.name, need.parameter, text, advice))
 
 
 @dataclass(frozen=True)
@@ -287,7 +333,7 @@ class _Asker:
 def step(chain: str, need: Need, provider: Provider) -> str:
     """Return a chain for people with one step more."""
     origin = f", {provider.origin}" if provider.origin else ""
-    return f"{chain} -> {need} (service {provider.name!r}{origin})"
+    return f"{chain} -> {need} ({provider.kind} {provider.name!r}{origin})"
 
 
 def short(label: str) -> str:

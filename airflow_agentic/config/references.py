@@ -6,10 +6,12 @@ They are resolved late, where the value is used; what is stored and shown is the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.tree import DELETE, Node, Path
@@ -210,9 +212,15 @@ class Resolved:
         """Return a text in which references stand for what they led to."""
         if not self._secrets:
             return text
+        # Also as Python, JSON and URLs spell it: a key in PEM has line ends.
+        spelt = {
+            spelling: reference
+            for secret, reference in self._secrets.items()
+            for spelling in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""))
+        }
         # The longest first: one secret may be a part of another. In one pass: one may be a part of a reference.
-        secrets = sorted(self._secrets, key=len, reverse=True)
-        return re.sub("|".join(map(re.escape, secrets)), lambda found: self._secrets[found[0]], text)
+        longest_first = sorted(spelt, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, longest_first)), lambda found: spelt[found[0]], text)
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -37,8 +37,10 @@ def violations(project: Project, use: AgentUse) -> list[str]:
             or f"declare it: agents: {{{use.agent}: {{type: …}}}}"
         )
         found.append(f"declared_agents_only: the project file declares no agent {use.agent!r} ({near})")
-    section = project.agents.get(str(use.agent))
-    if rules.require_policy and (section is None or section.policy is None):
+    section = None if use.agent is None else project.agents.get(use.agent)
+    if rules.require_policy and use.agent is None:
+        found.append("require_policy: the agent is filled in when the task runs; give its name in the DAG")
+    elif rules.require_policy and (section is None or section.policy is None):
         found.append(
             f"require_policy: agent {use.agent!r} has none; say agents.{use.agent}.policy in the project file"
         )

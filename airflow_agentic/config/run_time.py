@@ -7,8 +7,9 @@ from typing import Any
 
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import Project
+from airflow_agentic.config.references import has_reference
 from airflow_agentic.config.sources import OverridesSource
-from airflow_agentic.config.tree import Node, Origin, dotted, merged, planted
+from airflow_agentic.config.tree import Node, Origin, Path, dotted, merged, planted
 from airflow_agentic.errors import ConfigFault, ProjectInvalid
 
 KEY = "agentic"
@@ -47,21 +48,26 @@ def overlay(
 
 
 def _forbidden(project: Project, root: Node) -> list[ConfigFault]:
-    faults = []
-    for path, leaf in root.leaves():
-        if not path:
-            continue
-        message, hint = "run time may set keys of agents' config only", "agents.NAME.config.KEY"
-        if path[0] == "agents" and len(path) >= 2 and path[1] not in project.agents:
-            message, hint = (
-                f"there is no agent {path[1]!r}",
-                did_you_mean(str(path[1]), project.agents) or hint,
-            )
-        elif path[0] == "agents" and len(path) >= 4 and path[2] == "config":
-            key, allowed = dotted(path[3:]), project.agents[str(path[1])].overridable
-            if any(key == one or key.startswith(f"{one}.") for one in allowed):
-                continue
-            message = "run time may set only what is declared overridable"
-            hint = f"declare it: agents.{path[1]}.overridable: [{key}]"
-        faults.append(ConfigFault(None, None, dotted(path), message, hint, leaf.origin.source))
-    return faults
+    told = [(path, leaf, _refusal(project, path, leaf)) for path, leaf in root.values() if path]
+    return [
+        ConfigFault(None, None, dotted(path), *refusal, leaf.origin.source)
+        for path, leaf, refusal in told
+        if refusal
+    ]
+
+
+def _refusal(project: Project, path: Path, leaf: Node) -> tuple[str, str] | None:
+    """Return why run time may not set a value, and what to do; ``None`` if it may."""
+    if path[0] == "agents" and len(path) >= 2 and path[1] not in project.agents:
+        near = did_you_mean(str(path[1]), project.agents)
+        return f"there is no agent {path[1]!r}", near or "agents.NAME.config.KEY"
+    if path[0] != "agents" or len(path) < 4 or path[2] != "config":
+        return "run time may set keys of agents' config only", "agents.NAME.config.KEY"
+    key, allowed = dotted(path[3:]), project.agents[str(path[1])].overridable
+    if not any(key == one or key.startswith(f"{one}.") for one in allowed):
+        hint = f"declare it: agents.{path[1]}.overridable: [{key}]"
+        return "run time may set only what is declared overridable", hint
+    if not leaf.deletes and has_reference(leaf.plain()):
+        # Or whoever may start a run could read every secret that the workers can.
+        return "run time may not refer to what is kept elsewhere", "give the value itself"
+    return None

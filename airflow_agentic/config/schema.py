@@ -28,7 +28,14 @@ def json_schema() -> dict[str, Any]:
         flags[name] = _SCALAR
     definitions = {name: _loosened(section) for name, section in schema.pop("$defs").items()}
     head = {"$schema": DIALECT, "$id": IDENTIFIER, "title": "Project file of airflow-provider-agentic"}
-    return {**head, **_loosened(schema), "title": head["title"], "$defs": definitions}
+    extensions = {"^x-": {"description": "Read by nobody: a place for YAML anchors."}}
+    return {
+        **head,
+        **_loosened(schema),
+        "title": head["title"],
+        "patternProperties": extensions,
+        "$defs": definitions,
+    }
 
 
 def _loosened(schema: dict[str, Any]) -> dict[str, Any]:

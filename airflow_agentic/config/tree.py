@@ -88,6 +88,14 @@ class Node:
             return found
         return None
 
+    def values(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+        """Yield every value that can be set by itself, with its path: scalars, lists, and maps that are empty."""
+        if not self.value or not isinstance(self.value, dict):
+            yield path, self
+            return
+        for key, child in self.value.items():
+            yield from child.values((*path, key))
+
     def leaves(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         """Yield every scalar, and every map or list that is empty, with its path."""
         children = self.children()

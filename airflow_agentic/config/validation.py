@@ -51,8 +51,12 @@ def fault(root: Node, path: Path, message: str, suggestion: str | None = None) -
     return ConfigFault(origin.file, origin.line, dotted(path), message, suggestion, origin.source)
 
 
-def validated(root: Node) -> tuple[ProjectSection | None, list[ConfigFault]]:
+def validated(root: Node, whole: Node | None = None) -> tuple[ProjectSection | None, list[ConfigFault]]:
     """Check a whole tree.
+
+    Args:
+        root: The tree, without what is deleted.
+        whole: The same with the deletions in it, to tell of them.
 
     Returns:
         The project as its model (``None`` if it does not fit), and every fault that was found.
@@ -65,7 +69,7 @@ def validated(root: Node) -> tuple[ProjectSection | None, list[ConfigFault]]:
         judged = {dotted(path) for path, *_ in _misplaced(root)}
         told = (_told(root, detail) for detail in error.errors(include_url=False))
         faults = [found for found in told if found.key not in judged]
-    faults += [fault(root, *found) for found in _relations(root)]
+    faults += [fault(root, *found) for found in _relations(root, whole or root)]
     return project, faults
 
 
@@ -76,6 +80,8 @@ def in_order(faults: Iterable[ConfigFault]) -> list[ConfigFault]:
 
 def words(detail: ErrorDetails) -> str:
     """Return what pydantic found wrong, in words for a person who writes YAML; without the value."""
+    if detail["type"] == "greater_than_equal":
+        return f"must be at least {detail['ctx']['ge']:g}"
     return _WORDS.get(detail["type"]) or re.sub(
         "^Input should ", "must ", detail["msg"].removeprefix("Value error, ")
     )
@@ -104,7 +110,7 @@ def _told(root: Node, detail: ErrorDetails) -> ConfigFault:
         hint = "write what belongs there, or take the key out"
     elif not isinstance(node.value, dict | tuple) and kind != "string_too_short":
         said = f"{said}, not {_written(shown(node.value, path))}"
-        hint = "put it in quotes" if kind == "string_type" else _list_hint(node, path, kind)
+        hint = _type_hint(node, path, kind)
     return fault(root, path, said, hint)
 
 
@@ -113,24 +119,34 @@ def _written(value: Any) -> str:
     return repr(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _list_hint(node: Node, path: Path, kind: str) -> str | None:
-    if kind != "tuple_type" or not isinstance(node.value, str):
-        return None
-    return f"write {json.dumps([shown(node.value, path)], ensure_ascii=False)}"
+def _type_hint(node: Node, path: Path, kind: str) -> str | None:
+    if kind == "string_type":
+        return "put it in quotes"
+    if isinstance(node.value, str) and kind == "tuple_type":
+        return f"write {json.dumps([shown(node.value, path)], ensure_ascii=False)}"
+    if isinstance(node.value, str) and _WORDS.get(kind) == "must be a map":
+        return "write 'key: value' lines below it"
+    return None
 
 
 def _unknown_key(root: Node, path: Path) -> ConfigFault:
     key, known = str(path[-1]), known_keys(path[:-1])
     if path[:1] == ("settings",) and key in BOOTSTRAP:
-        return fault(root, path, f"{key} says where this file is: set it in airflow.cfg or the environment")
+        message = f"{key} says where this file is, and cannot be said in it"
+        return fault(
+            root,
+            path,
+            message,
+            "set it in airflow.cfg, or in the environment with AIRFLOW__AGENTIC__PROJECT_FILE",
+        )
     near = did_you_mean(key, known)
     return fault(root, path, f"unknown key {key!r}", near or f"known here: {', '.join(known)}")
 
 
-def _relations(root: Node) -> Iterator[tuple[Any, ...]]:
+def _relations(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
     """Yield what no model can see: things that lead to other things. Tolerates a tree that does not fit the model."""
     yield from _names(root)
-    yield from _links(root)
+    yield from _links(root, whole)
     yield from _cycles(root)
     yield from _misplaced(root)
     for path, node in _entries(root, "policies"):
@@ -153,35 +169,40 @@ def _names(root: Node) -> Iterator[tuple[Any, ...]]:
             there = root.nearest(first)[0].origin.source
             what = "agents" if first[0] == section == "agents" else "things"
             same = f"two {what} have one name: {dotted(first)} ({there}) and {dotted(path)} ({node.origin.source})"
-            yield path, f"{same}; names differ in more than case and punctuation", "rename one of them"
+            yield path, f"{same}; names must differ in more than case and punctuation", "rename one of them"
 
 
-def _links(root: Node) -> Iterator[tuple[Any, ...]]:
+def _links(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
     names = {section: [str(p[-1]) for p, _ in _entries(root, section)] for section in known_keys(())}
+    for path, node, what, sections in _said_names(root):
+        known = list(dict.fromkeys(name for section in sections for name in names[section]))
+        # What is no name at all is the model's to tell.
+        if not isinstance(node.value, str) or node.value in known or not re.fullmatch(NAME, node.value):
+            continue
+        message = f"there is no {what} {shown(node.value, path)!r}"
+        declare = f"declare it under {' or '.join(f'{section}:' for section in sections)}"
+        hint = did_you_mean(node.value, known) or (f"known: {', '.join(known[:20])}" if known else declare)
+        for section in sections:
+            there, _ = whole.nearest((section, node.value))
+            if there.deletes:
+                message = f"{what} {shown(node.value, path)!r} is deleted in {there.origin.source}"
+                hint = "name another one, or do not delete it"
+        yield path, message, hint
+
+
+def _said_names(root: Node) -> Iterator[tuple[Path, Node, str, tuple[str, ...]]]:
+    """Yield where something is named, what it must be, and the sections where that is declared."""
     for path, agent in _entries(root, "agents"):
         for field, section in _LINKS.items():
-            yield from _link(agent, (*path, field), names, (section,), field)
-        for alias, _ in _children(agent, "sends_to"):
-            yield from _link(agent, (*path, "sends_to", alias), names, ("agents",), "agent")
-        for parameter, _ in _children(agent, "uses"):
-            yield from _link(agent, (*path, "uses", parameter), names, _CONFIGURED[::-1], "service or agent")
+            if (named := agent.child(field)) is not None:
+                yield (*path, field), named, field, (section,)
+        for alias, named in _children(agent, "sends_to"):
+            yield (*path, "sends_to", alias), named, "agent", ("agents",)
+        for parameter, named in _children(agent, "uses"):
+            yield (*path, "uses", parameter), named, "service or agent", ("services", "agents")
     for path, service in _entries(root, "services"):
-        for parameter, _ in _children(service, "uses"):
-            yield from _link(service, (*path, "uses", parameter), names, ("services",), "service")
-
-
-def _link(
-    entry: Node, path: Path, names: Mapping[str, list[str]], sections: tuple[str, ...], what: str
-) -> Iterator[tuple[Any, ...]]:
-    node = entry.find(path[2:])
-    known = list(dict.fromkeys(name for section in sections for name in names[section]))
-    if node is None or not isinstance(node.value, str) or node.value in known:
-        return
-    if not re.fullmatch(NAME, node.value):
-        return  # no name at all: the model says so
-    declare = f"declare it under {' or '.join(f'{section}:' for section in sections)}"
-    hint = did_you_mean(node.value, known) or (f"known: {', '.join(known[:20])}" if known else declare)
-    yield path, f"there is no {what} {shown(node.value, path)!r}", hint
+        for parameter, named in _children(service, "uses"):
+            yield (*path, "uses", parameter), named, "service", ("services",)
 
 
 def _cycles(root: Node) -> Iterator[tuple[Any, ...]]:

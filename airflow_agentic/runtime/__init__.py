@@ -5,7 +5,14 @@ The only package that reads Airflow's configuration.
 
 from __future__ import annotations
 
-from airflow_agentic.runtime.configuration import project, project_files, settings, web_url
+from airflow_agentic.runtime.configuration import (
+    command_line,
+    make_dags_importable,
+    project,
+    project_files,
+    settings,
+    web_url,
+)
 from airflow_agentic.runtime.stores import (
     CONN_TYPE,
     DEFAULT_CONN_ID,
@@ -22,7 +29,9 @@ __all__ = [
     "StoreTarget",
     "Workplace",
     "airflow_failures",
+    "command_line",
     "identity",
+    "make_dags_importable",
     "open_store",
     "plan",
     "project",

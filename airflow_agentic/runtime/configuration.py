@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +20,30 @@ if TYPE_CHECKING:
 _VARIABLE = f"AIRFLOW__{SECTION.upper()}__"
 
 
-def project(
-    overrides: Iterable[str] = (), *, paths: Sequence[str] | None = None, deep: bool = False
-) -> Project:
+_COMMAND_LINE: ContextVar[tuple[tuple[str, ...], tuple[str, ...]]] = ContextVar(
+    "command_line", default=((), ())
+)
+
+
+@contextlib.contextmanager
+def command_line(overrides: Iterable[str], paths: Iterable[str]) -> Iterator[None]:
+    """Let a command line have its say for as long as its command runs.
+
+    Args:
+        overrides: ``key=value`` texts, over everything that is written down.
+        paths: Files and directories, if any, in place of those of ``[agentic] project_file``.
+    """
+    token = _COMMAND_LINE.set((tuple(overrides), tuple(paths)))
+    try:
+        yield
+    finally:
+        _COMMAND_LINE.reset(token)
+
+
+def project(*, deep: bool = False) -> Project:
     """Return the project of this Airflow. It is read again when a file or the environment has changed.
 
     Args:
-        overrides: ``key=value`` texts of a command line.
-        paths: Files and directories, instead of those of ``[agentic] project_file``.
         deep: Also check what needs the code of agents and services.
 
     Raises:
@@ -35,17 +53,24 @@ def project(
     from airflow_agentic.config.project import assemble, checked
     from airflow_agentic.config.sources import read_files, relevant
 
-    texts, faults = read_files(project_files() if paths is None else paths)
+    texts, faults = read_files(project_files())
+    overrides, _ = _COMMAND_LINE.get()
     env = {**relevant(os.environ), **_variables()}
-    found = assemble(texts, options=_file_options(), env=env, overrides=tuple(overrides), faults=faults)
+    found = assemble(texts, options=_file_options(), env=env, overrides=overrides, faults=faults)
     if not deep:
         return found
-    _make_dags_importable()
+    make_dags_importable()
     return checked(found)
 
 
 def project_files() -> list[str]:
-    """Return the files and directories of ``[agentic] project_file``, in the order in which they are merged."""
+    """Return the files and directories of the project, in the order in which they are merged.
+
+    They are those of the command line, if it names any, else those of ``[agentic] project_file``.
+    """
+    _, paths = _COMMAND_LINE.get()
+    if paths:
+        return list(paths)
     from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
 
     named = conf.get(SECTION, "project_file", fallback="") or ""
@@ -79,7 +104,7 @@ def _home() -> Path:
     return Path(os.path.expanduser(os.environ.get("AIRFLOW_HOME", "~/airflow")))  # noqa: PTH111  # as Airflow does it
 
 
-def _make_dags_importable() -> None:
+def make_dags_importable() -> None:
     """Put the DAGs folder on the path, where Airflow has it when it parses and runs DAGs: agents may live there."""
     from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
 

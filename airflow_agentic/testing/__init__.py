@@ -13,6 +13,8 @@
 
     def test_the_auditor_is_an_agent() -> None:
         assert_agent_contract(Auditor, task={"name": "left-pad", "license": "MIT"}, bad_tasks=[{}, "text"])
+
+
 What an agent needs is given in one line: ``run_agent(Auditor, record, services={SearchIndex: FakeIndex()})``.
 
 No Airflow, database or network is needed, and no test framework is imported.

@@ -215,7 +215,6 @@ class TestRunning:
         used = ["connection opened", "connection closed"]
         assert log == ["pool opened", *used, *used]
 
-
         # With another project, what belonged to the old one ends before the new one's things are made.
         declare("""
             agents: {worker: {type: "{module}:Searcher", sends_to: {boss: worker}}}

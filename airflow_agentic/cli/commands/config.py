@@ -36,7 +36,7 @@ _UNENFORCED = "declared and checked, but not enforced by this version"
 def show_values(args: Namespace) -> None:
     """List every value at or below a key, with its source."""
     with _own_output():
-        project = _project(args)
+        project = runtime.project()
         coded, secrets = _of_code(project)
     known = merged(coded, project.root)
     path = _path(known, args.key) if args.key else ()
@@ -49,7 +49,7 @@ def show_values(args: Namespace) -> None:
     listing(args.output, [_data(explanation) for explanation in found], map(_row, found))
     # Airflow writes every option with its default into the airflow.cfg that it makes: those alone are no beginning.
     options_only = not args.key and all(explanation.key.startswith("settings.") for explanation in found)
-    if options_only and not (args.project or runtime.project_files()):
+    if options_only and not runtime.project_files():
         note(f"there is no project file. To begin, {_BEGIN}.")
 
 
@@ -57,7 +57,7 @@ def show_values(args: Namespace) -> None:
 def explain_key(args: Namespace) -> None:
     """Say where a value, or each value below a key, comes from, and what it overrode."""
     with _own_output():
-        project = _project(args)
+        project = runtime.project()
         coded, secrets = _of_code(project)
     known = merged(coded, project.root)
     path = _path(known, args.key)
@@ -85,7 +85,7 @@ def validate_files(args: Namespace) -> None:
     except ProjectInvalid as invalid:
         _print_faults(args.output, invalid.errors)
         raise SystemExit(1) from None
-    paths = args.files or args.project or runtime.project_files()
+    paths = args.files or runtime.project_files()
     if not paths:
         raise InvalidOption(f"no project is configured: {_BEGIN}. Or name the files to check as arguments.")
     if is_machine(args.output):
@@ -111,20 +111,18 @@ def _own_output() -> Iterator[None]:
         yield
 
 
-def _project(args: Namespace) -> Project:
-    return runtime.project(args.overrides or (), paths=args.project)
-
-
 def _checked(args: Namespace) -> Project:
     if args.files:
+        runtime.make_dags_importable()
         return load_project(args.files, overrides=args.overrides)
-    return runtime.project(args.overrides or (), paths=args.project, deep=True)
+    return runtime.project(deep=True)
 
 
 def _of_code(project: Project) -> tuple[Node, tuple[Path, ...]]:
     """Return coded defaults, and the paths that agents' own models say are secret."""
     from airflow_agentic.agents.declared import coded_defaults, secret_paths
 
+    runtime.make_dags_importable()
     return coded_defaults(project), secret_paths(project)
 
 
@@ -221,8 +219,13 @@ def _is_overridable(path: Path, project: Project) -> bool:
 
 def _unenforced(project: Project) -> str:
     """Name the sections that are declared and have no effect yet."""
-    subscribed = any(agent.subscriptions for agent in project.agents.values())
-    declared = {"roles": project.roles, "budgets": project.budgets, "subscriptions": subscribed}
+    agents = project.agents.values()
+    declared = {
+        "roles": project.roles,
+        "budgets": project.budgets,
+        "subscriptions": any(agent.subscriptions for agent in agents),
+        "versions": any(agent.version for agent in agents),
+    }
     return ", ".join(name for name, value in declared.items() if value)
 
 

@@ -75,7 +75,9 @@ class TestSignature:
         ids=["none", "three", "stars", "names", "keyword", "builtin"],
     )
     def test_another_number_of_arguments_is_refused_when_the_agent_is_made(self, function):
-        with pytest.raises(ConfigurationError, match=r"must take \(task\), \(task, ctx\) and after.*; it takes \("):
+        with pytest.raises(
+            ConfigurationError, match=r"must take \(task\), \(task, ctx\) and after.*; it takes \("
+        ):
             FunctionAgent(function)
 
     def test_an_async_function_is_refused_when_the_agent_is_made(self):

@@ -111,3 +111,11 @@ def test_an_agent_that_never_worked_has_no_rates(on_store: Run, store: Store) ->
 
     assert "(none)" in shown
     assert "%" not in on_store("agents", "list").out
+
+
+def test_a_command_line_sets_what_nothing_written_down_says(agentic, tmp_path):
+    url = f"sqlite:///{tmp_path}/set.db"
+    ended = agentic("messages", "stats", "--set", f"settings.store_url={url}")
+    assert ended.code == 1
+    assert url in ended.err
+    assert "--set settings.stor_url" in agentic("doctor", "--set", "settings.stor_url=x").out

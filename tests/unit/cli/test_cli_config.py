@@ -105,7 +105,7 @@ class TestShow:
             ["settings.max_attempts", "7", f"{base}:2"],
             ["agents.license-auditor.type", "test_cli_config:audit", f"{base}:5"],
             [PAUSE, "0.5", f"environment variable {PAUSE_VARIABLE}"],
-            ["agents.license-auditor.overridable.0", "pause_seconds", f"{base}:8"],
+            ["agents.license-auditor.overridable", '["pause_seconds"]', f"{base}:8"],
         ]
 
     def test_programs_get_what_was_overridden_too(
@@ -185,7 +185,7 @@ class TestShow:
             "settings.max_attempts": 7,
             "agents.license-auditor.type": "test_cli_config:audit",
             PAUSE: 0.1,
-            "agents.license-auditor.overridable.0": "pause_seconds",
+            "agents.license-auditor.overridable": ["pause_seconds"],
         }
 
     def test_a_value_of_the_command_line_is_over_all(

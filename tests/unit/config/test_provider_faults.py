@@ -31,8 +31,12 @@ def wants_cache(cache: Cache): ...
 def around_cache(cache: Cache) -> Cache: ...
 
 
+def told(services):
+    return [(fault.name, str(fault)) for fault in services.check_all()]
+
+
 def only_fault_of(services):
-    ((_, fault),) = services.check_all()
+    (fault,) = map(str, services.check_all())
     return fault
 
 
@@ -120,7 +124,7 @@ class TestFaults:
     def test_a_parameter_in_uses_and_in_the_configuration_is_a_fault(self):
         uses, names = {"cache": "cache"}, frozenset({"cache"})
         search = Provider("search", Search, uses=uses, argument_names=names)
-        assert Services([search, Provider("cache", Cache)]).check_all() == [
+        assert told(Services([search, Provider("cache", Cache)])) == [
             ("search", "service 'search': 'cache' is said in `uses` and in config: (search); say it in one")
         ]
 
@@ -141,7 +145,7 @@ class TestFaults:
     def test_a_process_thing_cannot_need_what_is_of_one_run(self):
         run, process = Provider("cache", Cache, origin="a:3"), Provider("cache", Cache, scope="process")
         search = Provider("search", Search, scope="process")
-        assert Services([search, run]).check_all() == [
+        assert told(Services([search, run])) == [
             (
                 "search",
                 (
@@ -168,7 +172,7 @@ class TestFaults:
         def returns() -> Absent: ...
 
         for factory in (needs, returns):
-            ((name, fault),) = Services([Provider("cache", factory)]).check_all()
+            ((name, fault),) = told(Services([Provider("cache", factory)]))
             assert name == "cache"
             assert fault.startswith("service 'cache' cannot be built: a type in the signature of ")
 
@@ -184,7 +188,7 @@ class TestFaults:
 
     def test_all_providers_are_checked_with_chains_that_begin_at_themselves(self):
         services = Services([Provider("search", Search), Provider("cache", wants_bus, provides=Cache)])
-        assert services.check_all() == [
+        assert told(services) == [
             (
                 "cache",
                 (
@@ -208,7 +212,7 @@ class TestCycles:
         )
 
     def test_a_cycle_is_told_once(self):
-        ((name, fault),) = Services(self.cycle()).check_all()
+        ((name, fault),) = told(Services(self.cycle()))
         assert name == "cache"
         assert fault.endswith("circular: search -> cache -> search")
 

@@ -493,7 +493,12 @@ class TestYamlSyntax:
             ('a: "x', 1, "the quotes opened in line 1 are not closed", None),
             ('a: "C:\\Users"\n', 1, "an escape that YAML does not know", "single quotes"),
             ('a: "\\q"\n', 1, "an escape that YAML does not know", "single quotes"),
-            ("b: 1\na: *foo\n", 2, "an alias (*) that stands for nothing: its anchor (&) is not above", "quotes"),
+            (
+                "b: 1\na: *foo\n",
+                2,
+                "an alias (*) that stands for nothing: its anchor (&) is not above",
+                "quotes",
+            ),
             ("a: *.py\n", 1, "an alias (*) or anchor (&) without a name", "quotes"),
             ("a: &x 1\nb: &x 2\n", 2, "the anchor '&x' is written twice, first in line 1", None),
             ("a: 1\nb: @foo\n", 2, "a value begins with a character that none can begin with", "quotes"),

@@ -236,8 +236,8 @@ class TestWhichSourceWins:
         project = assemble([*low, *high])
         assert project.agents["x"].subscriptions == ("d",)
         (found,) = project.explain(project.path("agents.x.subscriptions"))
-        assert (found.key, found.source) == ("agents.x.subscriptions.0", "high.yaml:1")
-        assert found.overrides == (("a", "low.yaml:1"),)
+        assert (found.key, found.source) == ("agents.x.subscriptions", "high.yaml:1")
+        assert (found.value, found.overrides) == (["d"], ((["a", "b", "c"], "low.yaml:1"),))
 
     def test_a_shorter_list_below_is_told_whole_for_an_item_that_it_does_not_have(self):
         low = of_text("agents: {x: {subscriptions: [a]}}", "low.yaml")
@@ -393,7 +393,7 @@ class TestNamesInVariables:
             {"texts": [], "overrides": ["settings.project_file=x"]},
         ):
             (fault,) = refused(**given)
-            assert "set it in airflow.cfg" in fault.message
+            assert "set it in airflow.cfg" in fault.suggestion
         # Where it may be said it is no part of the project.
         assert assemble([], env={"AIRFLOW__AGENTIC__PROJECT_FILE": "x"}).root.plain() == {}
 
@@ -699,3 +699,11 @@ class TestKeeping:
             project.agents.pop("x")
         with pytest.raises(ValueError, match="frozen"):
             project.agents["x"].version = "2"
+
+
+def test_what_a_file_keeps_under_x_is_a_place_for_anchors_and_nothing_else():
+    project = assemble(
+        of_text("x-patient: &patient {lease_seconds: 9}\npolicies: {p: *patient, q: {<<: *patient}}")
+    )
+    assert {name: policy.lease_seconds for name, policy in project.policies.items()} == {"p": 9, "q": 9}
+    assert project.root.child("x-patient") is None
