@@ -54,7 +54,7 @@ began = clock()
 # Imports that wait until a project is read or a service is built.
 import airflow_agentic.agents.declared, airflow_agentic.config.sources, airflow_agentic.config.run_time
 import airflow_agentic.agents.services
-from airflow_agentic.config import container
+from airflow_agentic.config.injection import container
 if name == "needing":
     container._svcs()
 imports = clock() - began

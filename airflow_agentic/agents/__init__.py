@@ -11,7 +11,7 @@ from airflow_agentic.agents.registry import AgentDefinition, AgentRegistry, agen
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
 from airflow_agentic.agents.status import AgentStatus, PerformanceMetrics
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
-from airflow_agentic.config.signatures import Named
+from airflow_agentic.config.injection.signatures import Named
 
 __all__ = [
     "AgentContext",

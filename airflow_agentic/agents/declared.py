@@ -132,9 +132,11 @@ def coded_defaults(project: Project) -> Node:
 
     An agent whose code cannot be imported has no defaults of its own.
     """
-    root = planted(ProjectSection().model_dump(mode="json"), Origin(CODED))
+    root = planted(ProjectSection().model_dump(mode="json", exclude_none=True), Origin(CODED))
     for name, model in _models(project):
-        section = planted(type(project.agents[name])().model_dump(mode="json"), Origin(CODED))
+        section = planted(
+            type(project.agents[name])().model_dump(mode="json", exclude_none=True), Origin(CODED)
+        )
         said = project.root.find(("agents", name, "config"))
         values = defaults(model, said.plain() if said else {})
         own = planted(values, Origin(f"{CODED} ({model.__name__})"))
@@ -142,7 +144,11 @@ def coded_defaults(project: Project) -> Node:
     for kind in ("policies", "services", "roles", "budgets"):
         for name, entry in getattr(project, kind).items():
             root = merged(
-                root, nested((kind, name), planted(type(entry)().model_dump(mode="json"), Origin(CODED)))
+                root,
+                nested(
+                    (kind, name),
+                    planted(type(entry)().model_dump(mode="json", exclude_none=True), Origin(CODED)),
+                ),
             )
     return root
 

@@ -12,8 +12,8 @@ from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.configuration import NoConfiguration
 from airflow_agentic.agents.context import AgentContext
 from airflow_agentic.agents.status import AgentStore
+from airflow_agentic.config.injection.signatures import type_hints
 from airflow_agentic.config.references import Resolved
-from airflow_agentic.config.signatures import type_hints
 from airflow_agentic.errors import ConfigurationError
 
 

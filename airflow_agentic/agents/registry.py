@@ -17,10 +17,10 @@ from airflow_agentic.agents.configuration import NoConfiguration, declared_fault
 from airflow_agentic.agents.contracts import Contract, type_parameters
 from airflow_agentic.agents.function import FunctionAgent, function_name, takes_context, task_types
 from airflow_agentic.agents.status import AgentStore
+from airflow_agentic.config.injection.signatures import Need, needs_of
 from airflow_agentic.config.loading import UnknownPath, load
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.references import Resolved, has_reference
-from airflow_agentic.config.signatures import Need, needs_of
 from airflow_agentic.config.tree import dotted
 from airflow_agentic.errors import ConfigurationError, UnknownAgent
 

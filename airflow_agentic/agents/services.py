@@ -14,14 +14,14 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.registry import AgentDefinition
 from airflow_agentic.agents.status import AgentStore
-from airflow_agentic.config.container import Fault, Provider, Services
 from airflow_agentic.config.flags import Flags
+from airflow_agentic.config.injection.container import Fault, Provider, Services
+from airflow_agentic.config.injection.signatures import Named, type_hints
 from airflow_agentic.config.loading import UnknownPath, load
 from airflow_agentic.config.model import ServiceSection
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import Project
 from airflow_agentic.config.references import NoReferences, Resolved, SecretResolver, has_reference
-from airflow_agentic.config.signatures import Named, type_hints
 from airflow_agentic.config.tree import Path
 from airflow_agentic.config.validation import words
 from airflow_agentic.errors import ConfigurationError

@@ -19,10 +19,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from airflow_agentic.config.files.reading import read_bytes
 from airflow_agentic.config.model import ProjectSection, known_keys
 from airflow_agentic.config.names import did_you_mean, normalised
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION
-from airflow_agentic.config.reading import read_bytes
 from airflow_agentic.config.tree import (
     DELETE,
     Layer,

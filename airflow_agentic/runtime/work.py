@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_agentic.agents.declared import AgentPlan
     from airflow_agentic.agents.registry import AgentDefinition
-    from airflow_agentic.config.container import Scope, Services
+    from airflow_agentic.config.injection.container import Scope, Services
     from airflow_agentic.config.model import PolicySection
     from airflow_agentic.config.project import Project
     from airflow_agentic.messaging.bus import MessageBus

@@ -16,8 +16,8 @@ from airflow_agentic.agents.registry import AgentDefinition, as_definition
 from airflow_agentic.agents.runner import AgentRunner
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.agents.transport import HttpTransport
-from airflow_agentic.config.container import Services
 from airflow_agentic.config.flags import Flags
+from airflow_agentic.config.injection.container import Services
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.observability import Metrics, NoMetrics

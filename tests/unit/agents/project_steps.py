@@ -27,7 +27,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BaseModel, Field
 
 from airflow_agentic.agents import AgentContext, BaseAgent, agent
-from airflow_agentic.config.container import Named
+from airflow_agentic.config.injection.container import Named
 
 MADE = []
 """

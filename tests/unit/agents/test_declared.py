@@ -333,9 +333,8 @@ class TestCodedDefaults:
             """)
         ).plain()
         assert coded["agents"]["a"]["overridable"] == []
-        assert coded["policies"]["calm"]["retry"] == dict.fromkeys(
-            ("max_attempts", "base_seconds", "max_seconds")
-        )
+        # What has no default says nothing: None would look like a value.
+        assert coded["policies"]["calm"] == {"retry": {}}
         assert (coded["services"]["login"]["scope"], coded["budgets"]["small"]["period"]) == ("run", "day")
         assert coded["rules"]["min_retries"] == 0
 

@@ -9,8 +9,8 @@ import pytest
 from airflow_agentic.agents import AgentContext, AgentDefinition, BaseAgent
 from airflow_agentic.agents.registry import as_definition
 from airflow_agentic.agents.status import AgentStore
-from airflow_agentic.config.container import Named
 from airflow_agentic.config.flags import Flags
+from airflow_agentic.config.injection.container import Named
 from airflow_agentic.errors import ConfigurationError, UnknownService
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.observability import Metrics, NoMetrics

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NewType, Self, Union
 import pytest
 from pydantic import BaseModel
 
-from airflow_agentic.config.signatures import Named, Need, needs_of, returned_type, type_hints, type_name
+from airflow_agentic.config.injection.signatures import (
+    Named,
+    Need,
+    needs_of,
+    returned_type,
+    type_hints,
+    type_name,
+)
 from airflow_agentic.errors import ConfigurationError
 
 if TYPE_CHECKING:

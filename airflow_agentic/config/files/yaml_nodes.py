@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from airflow_agentic.config.report import MAX_DEPTH, MAX_NODES, Report, Unreadable, last_line
+from airflow_agentic.config.files.report import MAX_DEPTH, MAX_NODES, Report, Unreadable, last_line
 from airflow_agentic.config.tree import Node, Path
 
 _TAG = "tag:yaml.org,2002:"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from wiring import Cache, assert_runs, logged, want
 
-from airflow_agentic.config.container import Provider, Services
+from airflow_agentic.config.injection.container import Provider, Services
 from airflow_agentic.errors import LifecycleError
 
 

@@ -18,7 +18,7 @@ from wiring import (
     wants_search,
 )
 
-from airflow_agentic.config.container import Named, Need, Provider, Services, needs_of
+from airflow_agentic.config.injection.container import Named, Need, Provider, Services, needs_of
 from airflow_agentic.errors import ConfigurationError, UnknownService
 
 

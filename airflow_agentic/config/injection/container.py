@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from airflow_agentic.config.providers import Catalogue, Fault, Inspection, Provider, short, step
-from airflow_agentic.config.signatures import Named, Need, needs_of, type_name
+from airflow_agentic.config.injection.providers import Catalogue, Fault, Inspection, Provider, short, step
+from airflow_agentic.config.injection.signatures import Named, Need, needs_of, type_name
 from airflow_agentic.errors import ConfigurationError, LifecycleError, UnknownService
 
 __all__ = ["Fault", "Named", "Need", "Provider", "Scope", "Services", "needs_of"]

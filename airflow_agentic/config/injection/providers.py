@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from airflow_agentic.config.injection.signatures import Need, needs_of, returned_type, type_name
 from airflow_agentic.config.names import did_you_mean, normalised
-from airflow_agentic.config.signatures import Need, needs_of, returned_type, type_name
 from airflow_agentic.errors import ConfigurationError
 
 _T = TypeVar("_T")

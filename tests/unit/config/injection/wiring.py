@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_agentic.config.container import Need, Provider, needs_of
+from airflow_agentic.config.injection.container import Need, Provider, needs_of
 from airflow_agentic.errors import UnknownService
 
 
@@ -87,7 +87,7 @@ def want(*names):
 def assert_runs(script):
     head = """
         import os, sys
-        from airflow_agentic.config.container import Need, Provider, Services
+        from airflow_agentic.config.injection.container import Need, Provider, Services
         class X: ...
     """
     text = textwrap.dedent(head) + textwrap.dedent(script)

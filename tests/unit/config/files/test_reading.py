@@ -10,10 +10,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_agentic.config.reading import read_bytes, read_text
-from airflow_agentic.config.toml_lines import MAX_DEPTH, Report, Unreadable
+from airflow_agentic.config.files.reading import read_bytes, read_text
+from airflow_agentic.config.files.toml_lines import MAX_DEPTH, Report, Unreadable
+from airflow_agentic.config.files.yaml_nodes import read_yaml
 from airflow_agentic.config.tree import Node, Origin
-from airflow_agentic.config.yaml_nodes import read_yaml
 from airflow_agentic.errors import ConfigFault
 
 LINES = """\

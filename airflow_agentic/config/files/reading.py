@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from airflow_agentic.config.report import Report, Unreadable
-from airflow_agentic.config.toml_lines import read_toml
+from airflow_agentic.config.files.report import Report, Unreadable
+from airflow_agentic.config.files.toml_lines import read_toml
 from airflow_agentic.config.tree import Node
 from airflow_agentic.errors import ConfigFault
 
@@ -65,6 +65,6 @@ def _read(text: str, suffix: str, report: Report) -> Node:
     if suffix == ".toml":
         return read_toml(text, report)
     # Late: a process that reads TOML need not load PyYAML.
-    from airflow_agentic.config.yaml_nodes import read_yaml
+    from airflow_agentic.config.files.yaml_nodes import read_yaml
 
     return read_yaml(text, report)

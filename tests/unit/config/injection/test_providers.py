@@ -18,7 +18,7 @@ from wiring import (
     wants_search,
 )
 
-from airflow_agentic.config.container import Named, Provider, Services
+from airflow_agentic.config.injection.container import Named, Provider, Services
 
 
 class Speaks(Protocol):

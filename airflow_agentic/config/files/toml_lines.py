@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_agentic.config.report import MAX_DEPTH, Report, Unreadable, last_line
+from airflow_agentic.config.files.report import MAX_DEPTH, Report, Unreadable, last_line
 from airflow_agentic.config.tree import Node, Path, dotted
 
 _TOKEN = re.compile(

@@ -18,7 +18,7 @@ from wiring import (
     wants_search,
 )
 
-from airflow_agentic.config.container import Named, Provider, Services, needs_of
+from airflow_agentic.config.injection.container import Named, Provider, Services, needs_of
 from airflow_agentic.errors import ConfigurationError, UnknownService
 
 if TYPE_CHECKING:
