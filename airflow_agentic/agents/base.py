@@ -28,6 +28,7 @@ from airflow_agentic.agents.status import (
     PerformanceMetrics,
     summarise,
 )
+from airflow_agentic.config.masking import shown
 from airflow_agentic.config.references import Resolved
 from airflow_agentic.errors import ConfigurationError, InvalidTask, LifecycleError, RejectMessage
 
@@ -236,10 +237,15 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             name=self.name,
             agent_type=self.agent_type,
             description=self._description(),
-            configuration=self._references.hide(self._configuration.model_dump(mode="json")),
+            configuration=self._shown_configuration(),
             input_schema=self._contract.input_schema(),
             output_schema=self._contract.output_schema(),
         )
+
+    def _shown_configuration(self) -> dict[str, Any]:
+        """Return the configuration as it may be stored: references as they are written, literal secrets masked."""
+        values = self._references.hide(self._configuration.model_dump(mode="json"))
+        return {key: shown(value, ("agents", self.name, "config", key)) for key, value in values.items()}
 
     def _description(self) -> str:
         return (inspect.getdoc(type(self)) or "").split("\n\n")[0]

@@ -20,7 +20,10 @@ _SECRET_KEY = re.compile(
 # A password may have an @, a / or a ? that nobody escaped: it is better to hide too much.
 _URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#]*:)\S+(?=@)")
 _URL_PARAMETER = re.compile(r"(?P<head>[?&](?P<key>[^\s=&#]+)=)[^\s&#]+")
-_AUTHORIZATION = re.compile(r"\b(?P<head>(?:Bearer|Basic|Token)\s+)\S+", re.IGNORECASE)
+_HARMLESS = re.compile(r"\$\{[^}]*\}|^\s*(?:Bearer|Basic|Token)\s", re.IGNORECASE)
+_AUTHORIZATION = re.compile(
+    r"\b(?P<head>(?:Bearer|Basic|Token)\s+)(?!(?:\$\{[^}]*\})+(?:\s|$))\S+", re.IGNORECASE
+)
 
 
 def is_secret(path: Path) -> bool:
@@ -71,7 +74,7 @@ def _only_references(value: Any) -> bool:
         references = references_in(value)
     except MalformedReference:
         return False
-    return bool(references) and not re.sub(r"\$\{[^}]*\}", "", value).strip()
+    return bool(references) and not _HARMLESS.sub("", value).strip()
 
 
 def _values_begin(path: Path) -> int:

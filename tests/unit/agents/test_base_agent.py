@@ -192,7 +192,7 @@ class TestStatus:
                 assert status.profile.description == "Doubles a number."
                 assert status.profile.input_schema == {"type": "integer"}
                 assert status.profile.output_schema == {"type": "integer"}
-                assert status.profile.configuration == {"limit": 5, "password": "**********"}
+                assert status.profile.configuration == {"limit": 5, "password": "***"}
                 assert status.live_instances == 1
 
     def test_it_agrees_with_the_state_all_along(self):

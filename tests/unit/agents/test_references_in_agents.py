@@ -257,3 +257,12 @@ class TestMessages:
             assert_hidden(repr(letter), secret)
             assert "RuntimeError: 403 for" in repr(letter.history)
             assert_hidden(everything(agent, store), secret)
+
+
+def test_a_secret_that_is_written_into_the_configuration_is_masked_where_its_key_says_so():
+    with memory_store() as store:
+        definition = AgentDefinition("noting", lambda task: task, Noting)
+        agent = definition.create({"token": "hush-hush", "note": "said"}, store.agents)
+        agent.configure()
+        assert store.agents.get("noting").profile.configuration == {"token": "***", "note": "said"}
+        assert agent.configuration.token == "hush-hush"
