@@ -27,7 +27,7 @@ class AuditorConfig(BaseModel):
     greeting: str = ""
 
 
-@agent(name="license-auditor", config=AuditorConfig)
+@agent(name="audit-of-the-command-line", config=AuditorConfig)
 def audit(task: dict[str, Any]) -> dict[str, Any]:
     return task
 
