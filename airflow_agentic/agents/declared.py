@@ -13,11 +13,12 @@ from pydantic import BaseModel
 from airflow_agentic.agents.configuration import declared_faults, defaults, keys, secret_fields
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.services import service_faults
-from airflow_agentic.config.model import PolicySection, ProjectSection
+from airflow_agentic.config.loading import UnknownPath
+from airflow_agentic.config.model import AgentSection, PolicySection, ProjectSection
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import CODED, Project
 from airflow_agentic.config.tree import Node, Origin, Path, merged, nested, planted, pruned
-from airflow_agentic.errors import AgenticError, ConfigurationError
+from airflow_agentic.errors import AgenticError, ConfigurationError, UnknownAgent
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def check_project(project: Project) -> Iterator[tuple[Any, ...]]:
             found = registry.resolve(section.type or name)
             found.check()
         except AgenticError as error:
-            yield (*path, "type"), _not_found(section.type, error), None
+            yield (*path, "type"), *_unfound(name, section.type, error)
             continue
         known[name] = found
         yield from _constructor(path, found)
@@ -132,24 +133,16 @@ def coded_defaults(project: Project) -> Node:
 
     An agent whose code cannot be imported has no defaults of its own.
     """
-    root = planted(ProjectSection().model_dump(mode="json", exclude_none=True), Origin(CODED))
+    root = _coded(ProjectSection)
     for name, model in _models(project):
-        section = planted(
-            type(project.agents[name])().model_dump(mode="json", exclude_none=True), Origin(CODED)
-        )
+        section = _coded(AgentSection)
         said = project.root.find(("agents", name, "config"))
         values = defaults(model, said.plain() if said else {})
         own = planted(values, Origin(f"{CODED} ({model.__name__})"))
         root = merged(root, nested(("agents", name), merged(section, nested(("config",), own))))
     for kind in ("policies", "services", "roles", "budgets"):
         for name, entry in getattr(project, kind).items():
-            root = merged(
-                root,
-                nested(
-                    (kind, name),
-                    planted(type(entry)().model_dump(mode="json", exclude_none=True), Origin(CODED)),
-                ),
-            )
+            root = merged(root, nested((kind, name), _coded(type(entry))))
     return root
 
 
@@ -158,6 +151,11 @@ def secret_paths(project: Project) -> tuple[Path, ...]:
     return tuple(
         ("agents", name, "config", *path) for name, model in _models(project) for path in secret_fields(model)
     )
+
+
+def _coded(section: type[BaseModel]) -> Node:
+    # Without None: that nothing is said is no value.
+    return planted(section().model_dump(mode="json", exclude_none=True), Origin(CODED))
 
 
 def _models(project: Project) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -179,6 +177,24 @@ def _failed_imports(project: Project) -> Iterator[tuple[Path, str, Exception]]:
                 f"module {module!r} cannot be imported: {type(error).__name__}: {error}",
                 error,
             )
+
+
+def _unfound(name: str, type_: str | None, error: Exception) -> tuple[str, str | None]:
+    """Return why an agent's implementation cannot be used, and what to do."""
+    if isinstance(error.__cause__, UnknownPath):
+        return f"there is no agent {type_!r}: {error.__cause__.message}", error.__cause__.suggestion
+    if not isinstance(error, UnknownAgent):
+        return str(error), None
+    near = did_you_mean(type_ or name, registry.names())
+    what = (
+        f"there is no agent {type_!r}"
+        if type_
+        else "it has no type, and no agent is registered under its name"
+    )
+    return (
+        what,
+        near or 'write type: "package.module:Attribute", or name the module that registers it in imports:',
+    )
 
 
 def _not_found(type_: str | None, error: Exception) -> str:

@@ -64,13 +64,14 @@ def service_faults(project: Project, agents: Mapping[str, AgentDefinition]) -> I
     """Yield what is wrong with services and with what agents need: path, message, suggestion."""
     broken = False
     for name, section in project.services.items():
-        try:
-            provider = _service(project, name, section, NoReferences())
-        except ConfigurationError as error:
-            broken = True
-            yield ("services", name, "type"), str(error), None
-            continue
-        yield from _arguments(name, section, provider.factory)
+        for key, find in (("type", _factory), ("provides", _provided)):
+            try:
+                found = find(name, section)
+            except UnknownPath as error:
+                broken = True
+                yield ("services", name, key), error.message, error.suggestion
+            else:
+                yield from _arguments(name, section, found) if key == "type" else ()
     # Else what is missing would be told again for each agent that needs it.
     if not broken and _used(project) <= agents.keys():
         yield from _unmet(project, agents)
@@ -101,15 +102,11 @@ def _told(section: str, uses: Mapping[str, str], fault: Fault) -> tuple[Path, st
 
 def _service(project: Project, name: str, section: ServiceSection, resolver: SecretResolver) -> Provider:
     factory = _factory(name, section)
-    try:
-        provides = load(section.provides) if section.provides else None
-    except UnknownPath as error:
-        raise ConfigurationError(f"provides: {error}") from None
     node, _ = project.root.nearest(("services", name))
     return Provider(
         name,
         factory,
-        provides,
+        _provided(name, section),
         section.scope,
         section.uses,
         arguments=lambda: _converted(name, factory, Resolved(section.config, resolver)),
@@ -125,15 +122,16 @@ def _factory(name: str, section: ServiceSection) -> Callable[..., Any]:
         return found
     if "." not in wanted and ":" not in wanted:
         near = did_you_mean(wanted, [point.name for point in _installed()])
-        hint = near or 'give type: "package.module:factory"'
-        raise ConfigurationError(f"no installed package declares a service {wanted!r}; {hint}")
-    try:
-        factory: Any = load(wanted)
-    except UnknownPath as error:
-        raise ConfigurationError(str(error)) from None
+        message = f"no installed package declares a service {wanted!r}"
+        raise UnknownPath(message, near or 'give type: "package.module:factory"')
+    factory: Any = load(wanted)
     if not callable(factory):
-        raise ConfigurationError(f"{wanted!r} is no class or function, and makes no service")
+        raise UnknownPath(f"{wanted!r} is no class or function, and makes no service")
     return factory  # type: ignore[no-any-return]  # callable, and more is not known
+
+
+def _provided(_name: str, section: ServiceSection) -> Any:
+    return load(section.provides) if section.provides else None
 
 
 def _agent(project: Project, name: str, definition: AgentDefinition, resolver: SecretResolver) -> Provider:

@@ -41,9 +41,8 @@ SUFFIXES = (".yaml", ".yml", ".toml")
 VARIABLE_PREFIX = "AGENTIC__"
 OPTION_PREFIX = f"AIRFLOW__{SECTION.upper()}__"
 
-_read = lru_cache(maxsize=64)(
-    read_bytes
-)  # by content: a file is parsed again when it has changed, and only then
+# By content: a file is parsed again when it has changed, and only then.
+_read = lru_cache(maxsize=64)(read_bytes)
 _NOTHING = Origin("nowhere")
 _KEY = re.compile(r'(?:[\w.-]|"[^"]*")*')
 

@@ -78,8 +78,8 @@ class TestType:
     @pytest.mark.parametrize(
         ("type_", "text"),
         [
-            ("MODULE:Indx", "has no 'Indx'; did you mean 'Index'?"),
-            ("MODULE.Indx", "has no 'Indx'; did you mean 'Index'?"),
+            ("MODULE:Indx", "has no 'Indx' (did you mean 'Index'?)"),
+            ("MODULE.Indx", "has no 'Indx' (did you mean 'Index'?)"),
             ("no_such_module:Index", "module 'no_such_module' cannot be imported"),
             ("MODULE:NUMBER", ":NUMBER' is no class or function, and makes no service"),
             ("index", "no installed package declares a service 'index'"),
@@ -101,10 +101,10 @@ class TestType:
         assert 'give type: "package.module:factory"' in found
 
     def test_what_it_provides_must_be_there(self, place):
-        _, _, found = place.fault("""
+        _, key, found = place.fault("""
             services: {index: {type: "MODULE:Index", provides: "MODULE:Port"}}
         """)
-        assert found.startswith("provides: ")
+        assert key == "services.index.provides"
         assert "has no 'Port'" in found
 
     def test_while_a_type_is_wrong_nobody_is_told_that_a_service_is_missing(self, place):

@@ -42,7 +42,7 @@ def test_without_a_colon_only_the_last_part_is_the_attribute(module):
 
 @pytest.mark.parametrize("path", ["", "word", ":Attribute", "module:", ".", "module."])
 def test_what_is_no_path_is_told_what_to_write(path):
-    with pytest.raises(UnknownPath, match=r"is no path: write package.module:Attribute"):
+    with pytest.raises(UnknownPath, match=r"is no path; write package.module:Attribute"):
         load(path)
 
 
