@@ -53,7 +53,7 @@ name = sys.argv[1]
 began = clock()
 # Imports that wait until a project is read or a service is built.
 import airflow_agentic.agents.declared, airflow_agentic.config.sources, airflow_agentic.config.run_time
-import airflow_agentic.agents.services
+import airflow_agentic.agents.services, airflow_agentic.config.files.yaml_nodes
 from airflow_agentic.config.injection import container
 if name == "needing":
     container._svcs()
