@@ -120,12 +120,23 @@ def check_project(project: Project) -> Iterator[tuple[Any, ...]]:
             found = registry.resolve(section.type or name)
             found.check()
         except AgenticError as error:
-            yield (*path, "type"), *_unfound(name, section.type, error)
+            # Without a type it is an agent of code: a DAG file may register it, and DAG files are not read here.
+            if section.type is not None or not isinstance(error, UnknownAgent):
+                yield (*path, "type"), *_unfound(section.type or name, error)
             continue
         known[name] = found
         yield from _constructor(path, found)
         yield from _configuration(project, path, found.config_model)
     yield from service_faults(project, known)
+
+
+def unchecked(project: Project) -> list[str]:
+    """Return the agents whose code was not looked at: they have no type, and nothing registered them here."""
+    return [
+        name
+        for name, section in project.agents.items()
+        if section.type is None and registry.find(name) is None
+    ]
 
 
 def coded_defaults(project: Project) -> Node:
@@ -179,22 +190,15 @@ def _failed_imports(project: Project) -> Iterator[tuple[Path, str, Exception]]:
             )
 
 
-def _unfound(name: str, type_: str | None, error: Exception) -> tuple[str, str | None]:
+def _unfound(type_: str, error: Exception) -> tuple[str, str | None]:
     """Return why an agent's implementation cannot be used, and what to do."""
     if isinstance(error.__cause__, UnknownPath):
         return f"there is no agent {type_!r}: {error.__cause__.message}", error.__cause__.suggestion
     if not isinstance(error, UnknownAgent):
         return str(error), None
-    near = did_you_mean(type_ or name, registry.names())
-    what = (
-        f"there is no agent {type_!r}"
-        if type_
-        else "it has no type, and no agent is registered under its name"
-    )
-    return (
-        what,
-        near or 'write type: "package.module:Attribute", or name the module that registers it in imports:',
-    )
+    near = did_you_mean(type_, registry.names())
+    advice = 'write "package.module:Attribute", or name the module that registers it in imports:'
+    return f"there is no agent {type_!r}", near or advice
 
 
 def _not_found(type_: str | None, error: Exception) -> str:

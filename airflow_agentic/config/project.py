@@ -127,7 +127,12 @@ def load_project(
 
     Raises:
         ProjectInvalid: Something is wrong; ``errors`` holds every fault with its file and line.
+        TypeError: ``env`` is no map.
     """
+    if isinstance(env, str):
+        raise TypeError(
+            "env= takes a map of environment variables; another environment is another file in paths"
+        )
     texts, faults = read_files(paths)
     return checked(
         assemble(texts, env=os.environ if env is None else env, overrides=overrides, faults=faults)

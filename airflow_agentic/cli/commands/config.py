@@ -29,6 +29,10 @@ _BEGIN = (
     f"write a project file (`airflow agentic config schema` says what it may hold) and name it in [{SECTION}] "
     f"project_file of airflow.cfg, or in AIRFLOW__{SECTION.upper()}__PROJECT_FILE"
 )
+_UNSEEN = (
+    "no type, and nothing registered here: not held against its code. Write type:, or name the module that registers "
+    "it in imports:"
+)
 _UNENFORCED = "declared and checked, but not enforced by this version"
 
 
@@ -92,6 +96,10 @@ def validate_files(args: Namespace) -> None:
         _print_faults(args.output, ())
     else:
         say(f"{contents(project, paths)}, {count(len(project.services), 'service')}: ok")
+    from airflow_agentic.agents.declared import unchecked
+
+    if unseen := unchecked(project):
+        note(f"note: {', '.join(unseen)}: {_UNSEEN}")
     if unenforced := _unenforced(project):
         note(f"note: {unenforced}: {_UNENFORCED}")
 

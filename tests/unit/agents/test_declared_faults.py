@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from project_steps import Place
 
-from airflow_agentic.agents.declared import plan
+from airflow_agentic.agents.declared import plan, unchecked
 from airflow_agentic.agents.registry import registry
-from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.errors import ConfigurationError, UnknownAgent
 
 CODE = """
     class Limits(BaseModel):
@@ -116,13 +116,11 @@ class TestType:
         assert (line, key) == (6, "agents.auditor.type")
         assert text in found
 
-    def test_an_agent_without_a_type_that_nobody_registered_is_told_at_its_line(self, place):
-        line, key, found = place.fault("""
-            agents:
-              auditor: {}
-        """)
-        assert (line, key) == (2, "agents.auditor.type")
-        assert found.startswith("it has no type, and no agent is registered under its name (write type: ")
+    def test_an_agent_without_a_type_may_be_one_of_a_dag_file(self, place):
+        project = place.project("agents: {auditor: {config: {any: thing}}, double: {type: 'MODULE:double'}}")
+        assert unchecked(project) == ["auditor"]
+        with pytest.raises(UnknownAgent, match=r"agentic.yaml:1: agents.auditor.type: it has no type:"):
+            plan(project, "auditor")
 
     def test_of_a_registered_name_the_nearest_is_told(self, place):
         place.code('agent("license-auditor")(lambda task: task)', f"{place.module}_more")

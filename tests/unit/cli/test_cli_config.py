@@ -354,6 +354,12 @@ class TestValidate:
 
         assert agentic("config", "validate", tmp_path).out.startswith("2 files, 1 agent")
 
+    def test_what_was_not_held_against_its_code_is_told(self, agentic: Run, write: Write) -> None:
+        ended = agentic("config", "validate", write("agents: {of-a-dag-file: {config: {any: thing}}}"))
+
+        assert (ended.code, ended.out) == (0, "1 file, 1 agent, 0 services: ok\n")
+        assert ended.err.startswith("note: of-a-dag-file: no type, and nothing registered here")
+
     def test_every_fault_is_a_line_that_an_editor_can_follow(self, agentic: Run, write: Write) -> None:
         path = write(FAULTY)
 

@@ -701,6 +701,11 @@ class TestKeeping:
             project.agents["x"].version = "2"
 
 
+def test_the_name_of_an_environment_is_not_taken_for_its_variables():
+    with pytest.raises(TypeError, match="another environment is another file"):
+        load_project([], env="production")
+
+
 def test_what_a_file_keeps_under_x_is_a_place_for_anchors_and_nothing_else():
     project = assemble(
         of_text("x-patient: &patient {lease_seconds: 9}\npolicies: {p: *patient, q: {<<: *patient}}")
