@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -94,6 +96,7 @@ class Workplace:
         self._async_http = async_http
         self._scope: Scope | None = None
         self._own: Services | None = None
+        self._taken: Services | None = None
 
     def agent(self, agent_plan: AgentPlan) -> BaseAgent[Any, Any]:
         """Build an agent: its references are resolved, and what it needs is built.
@@ -144,6 +147,9 @@ class Workplace:
             self._scope.close()
         if self._own is not None:
             self._own.close()
+        if self._taken is not None:
+            _kept.give_back(self._taken)
+            self._taken = None
 
     def _services(self) -> Scope:
         if self._scope is None:
@@ -162,7 +168,7 @@ class Workplace:
                 Metrics: AirflowMetrics(),
                 SecretResolver: AirflowReferences(),
             }
-            services = _all_services(self._project)
+            services = self._taken = _kept.take(self._project)
             if _overrides:
                 services = self._own = services.with_overrides(_overrides)
             self._scope = services.open(values)
@@ -249,21 +255,42 @@ def _planned(
     return agents.plan(declared, name, overlay(declared, name, config, asked), definition)
 
 
-_kept: list[tuple[Project, Services]] = []
+class _Kept:
+    """The services of the present project. Those of an earlier one end when nobody works with them any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._project: Project | None = None
+        self._services: Services | None = None
+        self._users: Counter[int] = Counter()
+
+    def take(self, declared: Project) -> Services:
+        """Return the services of a project; whoever takes them gives them back."""
+        from airflow_agentic.agents.declared import implementation
+        from airflow_agentic.agents.services import services_of
+
+        with self._lock:
+            if self._services is None or self._project is not declared:
+                made = services_of(declared, lambda name: implementation(declared, name), AirflowReferences())
+                earlier, self._services, self._project = self._services, made, declared
+                if earlier is not None and not self._users[id(earlier)]:
+                    earlier.close()
+            self._users[id(self._services)] += 1
+            return self._services
+
+    def give_back(self, services: Services) -> None:
+        """Say that one user less works with them."""
+        with self._lock:
+            self._users[id(services)] -= 1
+            over = not self._users[id(services)] and services is not self._services
+            if not self._users[id(services)]:
+                del self._users[id(services)]
+        if over:
+            services.close()
+
+
+_kept = _Kept()
 _overrides: dict[Any, Any] = {}
-
-
-def _all_services(declared: Project) -> Services:
-    """Return the services of a project; those of the process live as long as the project stays the same."""
-    from airflow_agentic.agents.declared import implementation
-    from airflow_agentic.agents.services import services_of
-
-    if _kept and _kept[0][0] is not declared:
-        _kept.pop()[1].close()
-    if not _kept:
-        made = services_of(declared, lambda name: implementation(declared, name), AirflowReferences())
-        _kept.append((declared, made))
-    return _kept[0][1]
 
 
 def _guarded(bus: MessageBus, policy: PolicySection | None) -> MessageBus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sqlite3
 import sys
@@ -209,8 +210,6 @@ class TestRunning:
             second = RunAgentOperator(task_id="second", agent="leaver", task=-1, trigger_rule="all_done")
             first >> second
         assert run_dag(dag).state == "failed"
-        import importlib
-
         log = importlib.import_module(module).LOG
         used = ["connection opened", "connection closed"]
         assert log == ["pool opened", *used, *used]
@@ -230,8 +229,6 @@ class TestRunning:
             agents: {worker: {type: "{module}:Searcher", sends_to: {boss: worker}}}
             services: {index: {type: "{module}:Index", config: {size: 1}}}
         """)
-        import importlib
-
         with DAG("d") as dag:
             RunAgentOperator(task_id="ask", agent="worker", task=1)
         agents = importlib.import_module(module)
@@ -379,3 +376,36 @@ class TestRules:
                 RunAgentOperator(task_id="a", agent=homemade, task=1)
         """
         assert "declares no agent 'homemade'" in self.refusals(tmp_path, text)
+
+
+def test_services_of_the_process_end_when_the_project_changed_and_nobody_works_with_them(declare, module):
+    """The triggerer works for many tasks at once, and its project can change in the middle."""
+    from airflow_agentic import runtime
+    from airflow_agentic.agents import RunIdentity
+    from airflow_agentic.stores import open_store
+
+    text = """
+        agents: {leaver: {type: "{module}:Leaver"}}
+        services:
+          pool: {type: "{module}:pool", provides: "{module}:Pool", scope: process}
+          connection: {type: "{module}:connection", provides: "{module}:Connection"}
+    """
+
+    def started(store):
+        place = runtime.Workplace(store, runtime.project(), RunIdentity("d", "r", "t"))
+        place.agent(runtime.plan("leaver"))
+        return place
+
+    with open_store("memory://") as store:
+        declare(text)
+        first, second = started(store), started(store)
+        first.close()
+        declare(text, "flags: {new: true}")
+        third = started(store)
+        log = importlib.import_module(module).LOG
+        assert log.count("pool opened") == 2
+        assert "pool closed" not in log
+        second.close()
+        assert log[-2:] == ["connection closed", "pool closed"]
+        third.close()
+        assert log.count("pool closed") == 1
