@@ -126,7 +126,7 @@ def _file_options() -> dict[str, str]:
     for key in keys:
         name = indirect.get(key, key)
         if _VARIABLE + name.upper() not in os.environ:  # or Airflow would answer with the variable
-            found[name] = conf.get(SECTION, name, fallback="") or ""
+            found[name] = (conf.get(SECTION, name, fallback="") or "").strip()
         elif name == key:
             found[name] = configparser.ConfigParser.get(conf, SECTION, key, fallback="")
     return found
@@ -144,5 +144,6 @@ def _variables() -> dict[str, str]:
         name = _VARIABLE + option.key.upper()
         indirect = option.sensitive and any(f"{name}_{how.upper()}" in os.environ for how in _INDIRECT)
         if name in os.environ or indirect:
-            found[name] = conf.get(SECTION, option.key, fallback="") or ""
+            # What a command prints ends with a line end.
+            found[name] = (conf.get(SECTION, option.key, fallback="") or "").strip()
     return found
