@@ -114,9 +114,9 @@ def revision(target: StoreTarget) -> str | None:
     Raises:
         StoreError: It cannot be opened.
     """
-    from airflow_agentic.stores.sql import SqlDatabase, schema
+    from airflow_agentic.stores.sql import connect, schema
 
-    database = SqlDatabase.open(target.url)
+    database = connect(target.url)
     try:
         return schema.current(database)
     finally:

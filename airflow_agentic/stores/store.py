@@ -14,13 +14,15 @@ from airflow_agentic.errors import InvalidOption
 from airflow_agentic.messaging.bus import BusOptions, MessageBus
 from airflow_agentic.messaging.ports import MessageStore
 
+_SQL = ("sqlite", "postgresql", "postgresql+psycopg")
+
 
 @dataclass
 class Store:
     """What one URL holds. A context manager; closing it ends its connections.
 
     Attributes:
-        url: Where it is.
+        url: Where it is, without its password.
         bus: Sends and receives messages.
         agents: State and numbers of named agents.
     """
@@ -44,14 +46,15 @@ def open_store(url: str, *, options: BusOptions | None = None, owner: str | None
     """Open a store; an empty database gets its schema.
 
     Args:
-        url: ``sqlite:////absolute/path.db``, or ``memory://`` for a store that ends with the process.
+        url: ``sqlite:////absolute/path.db``, ``postgresql://user@host:5432/database``, or ``memory://`` for a
+            store that ends with the process.
         options: Limits and times of the bus.
         owner: Name of this process in leases and histories; default ``host:pid``.
 
     Raises:
-        InvalidOption: The URL is not one of the above.
-        StoreUnavailable: The file cannot be opened.
-        StoreNotWritable: The file can be read but not written.
+        InvalidOption: The URL is not one of the above, or its driver is not installed.
+        StoreUnavailable: The file cannot be opened, or the server not be reached.
+        StoreNotWritable: It can be read but not written.
         SchemaTooOld: Made by an older version: ``airflow agentic db upgrade``.
         SchemaTooNew: Made by a newer version: upgrade the package.
     """
@@ -62,15 +65,16 @@ def open_store(url: str, *, options: BusOptions | None = None, owner: str | None
         messages: MessageStore = MemoryMessageStore()
         bus = MessageBus(messages, options, owner)
         return Store(url, bus, MemoryAgentStore(), probe=lambda: "memory", close=lambda: None)
-    if scheme == "sqlite":
+    if scheme in _SQL:
         from airflow_agentic.stores.sql import SqlAgentStore, SqlMessageStore, schema
 
         database = schema.open_database(url)
         bus = MessageBus(SqlMessageStore(database), options, owner)
         probe = functools.partial(schema.probe, database)
-        return Store(url, bus, SqlAgentStore(database), probe=probe, close=database.close)
+        return Store(database.url, bus, SqlAgentStore(database), probe=probe, close=database.close)
     # Not the URL itself: there may be a password in it.
     raise InvalidOption(
         f"there is no store of kind {scheme!r}. Use sqlite:////absolute/path/agentic.db "
-        "(three slashes for a relative path, four for an absolute one), or memory:// in tests."
+        "(three slashes for a relative path, four for an absolute one), postgresql://user@host:5432/database, "
+        "or memory:// in tests."
     )

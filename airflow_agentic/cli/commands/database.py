@@ -32,10 +32,10 @@ def check_schema(args: Namespace) -> None:
 @recorded
 def upgrade_schema(args: Namespace) -> None:
     """Create the store, or bring its schema to this version."""
-    from airflow_agentic.stores.sql import SqlDatabase, schema
+    from airflow_agentic.stores.sql import connect, schema
 
     target = _sql_target(args)
-    database = SqlDatabase.open(target.url)
+    database = connect(target.url)
     try:
         before = schema.current(database)
         schema.upgrade(database)

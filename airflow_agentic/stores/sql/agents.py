@@ -1,10 +1,11 @@
-"""State and numbers of named agents on SQLite."""
+"""State and numbers of named agents on a SQL database."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +18,9 @@ from airflow_agentic.agents.status import (
     PerformanceMetrics,
     summarise,
 )
-from airflow_agentic.stores.sql.clock import NOW, from_ms, to_ms
+from airflow_agentic.stores.sql.clock import from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.dialects import Dialect
 
 _REGISTER = """
     INSERT INTO agentic_agent (name, agent_type, description, configuration, input_schema, output_schema)
@@ -27,33 +29,44 @@ _REGISTER = """
         configuration = excluded.configuration, input_schema = excluded.input_schema,
         output_schema = excluded.output_schema"""
 
-_FORGET = f"""
+
+@dataclass(frozen=True)
+class _Statements:
+    forget: str
+    add_instance: str
+    report: str
+    count: str
+    read: str
+
+
+@functools.cache
+def _statements_of(dialect: Dialect) -> _Statements:
+    now = dialect.now
+    return _Statements(
+        forget=f"""
     DELETE FROM agentic_agent_instance WHERE agent_id IN (
         SELECT agent_id FROM agentic_agent_instance
-        WHERE name = :name AND (state = 'shutdown' OR alive_until < {NOW})
-        ORDER BY updated_at DESC LIMIT -1 OFFSET :kept)"""
-
-_ADD_INSTANCE = f"""
+        WHERE name = :name AND (state = 'shutdown' OR alive_until < {now})
+        ORDER BY updated_at DESC {dialect.no_limit} OFFSET :kept)""",
+        add_instance=f"""
     INSERT INTO agentic_agent_instance (agent_id, name, state, owner, updated_at, alive_until)
-    VALUES (:agent_id, :name, 'initialized', :owner, {NOW}, {NOW} + :alive)"""
-
-_REPORT = f"""
-    UPDATE agentic_agent_instance SET state = :state, reason = :reason, updated_at = {NOW},
-        alive_until = {NOW} + :alive
-    WHERE agent_id = :agent_id"""
-
-_COUNT = """
+    VALUES (:agent_id, :name, 'initialized', :owner, {now}, {now} + :alive)""",
+        report=f"""
+    UPDATE agentic_agent_instance SET state = :state, reason = :reason, updated_at = {now},
+        alive_until = {now} + :alive
+    WHERE agent_id = :agent_id""",
+        count=f"""
     UPDATE agentic_agent SET processed = processed + :processed, succeeded = succeeded + :succeeded,
         failed = failed + :failed, degraded = degraded + :degraded,
-        total_seconds = total_seconds + :total_seconds, max_seconds = max(max_seconds, :max_seconds),
+        total_seconds = total_seconds + :total_seconds,
+        max_seconds = {dialect.greatest}(max_seconds, :max_seconds),
         last_error = coalesce(:last_error, last_error)
-    WHERE name = (SELECT name FROM agentic_agent_instance WHERE agent_id = :agent_id)"""
-
-_READ = f"""
-    SELECT a.*, i.agent_id, i.state, i.reason, i.owner, i.updated_at, i.alive_until, {NOW} AS now
+    WHERE name = (SELECT name FROM agentic_agent_instance WHERE agent_id = :agent_id)""",
+        read=f"""
+    SELECT a.*, i.agent_id, i.state, i.reason, i.owner, i.updated_at, i.alive_until, {now} AS now
     FROM agentic_agent a JOIN agentic_agent_instance i ON i.name = a.name
-    WHERE :name IS NULL OR a.name = :name
-    ORDER BY a.name"""
+    WHERE CAST(:name AS TEXT) IS NULL OR a.name = :name""",
+    )
 
 
 class SqlAgentStore:
@@ -65,15 +78,16 @@ class SqlAgentStore:
 
     def __init__(self, database: SqlDatabase) -> None:
         self._db = database
+        self._sql = _statements_of(database.dialect)
 
     def register(self, agent_id: str, profile: AgentProfile, owner: str, alive_for: timedelta) -> None:
         """See the port."""
         values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(profile).items()}
         with self._db.transaction():
             self._db.execute(_REGISTER, values)
-            self._db.execute(_FORGET, {"name": profile.name, "kept": KEPT_INSTANCES})
+            self._db.execute(self._sql.forget, {"name": profile.name, "kept": KEPT_INSTANCES})
             self._db.execute(
-                _ADD_INSTANCE,
+                self._sql.add_instance,
                 {"agent_id": agent_id, "name": profile.name, "owner": owner, "alive": to_ms(alive_for)},
             )
 
@@ -89,24 +103,24 @@ class SqlAgentStore:
         """See the port."""
         values = {"agent_id": agent_id, "state": str(state), "reason": reason, "alive": to_ms(alive_for)}
         with self._db.transaction():
-            self._db.execute(_REPORT, values)
+            self._db.execute(self._sql.report, values)
             if add != PerformanceMetrics():
-                self._db.execute(_COUNT, {**asdict(add), "agent_id": agent_id})
+                self._db.execute(self._sql.count, {**asdict(add), "agent_id": agent_id})
 
     def get(self, name: str) -> AgentStatus | None:
         """See the port."""
-        return next(iter(_read(self._db, name)), None)
+        return next(iter(self._read(name)), None)
 
     def list(self) -> Sequence[AgentStatus]:
         """See the port."""
-        return _read(self._db, None)
+        return self._read(None)
 
-
-def _read(database: SqlDatabase, name: str | None) -> list[AgentStatus]:
-    by_name: dict[str, list[Any]] = {}
-    for row in database.fetch(_READ, {"name": name}):
-        by_name.setdefault(row.name, []).append(row)
-    return [_status(rows) for rows in by_name.values()]
+    def _read(self, name: str | None) -> Sequence[AgentStatus]:
+        by_name: dict[str, list[Any]] = {}
+        for row in self._db.fetch(self._sql.read, {"name": name}, again=True):
+            by_name.setdefault(row.name, []).append(row)
+        # Sorted here: each database sorts text in its own way.
+        return [_status(rows) for _, rows in sorted(by_name.items())]
 
 
 def _status(rows: list[Any]) -> AgentStatus:

@@ -1,11 +1,8 @@
-"""The store's clock: milliseconds since 1970 UTC, in SQL and in Python."""
+"""The store's clock in Python: milliseconds since 1970 UTC. In SQL it is ``Dialect.now``."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-
-NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-"""The time, in the SQL of SQLite."""
 
 
 def from_ms(milliseconds: int) -> datetime:

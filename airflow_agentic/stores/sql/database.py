@@ -1,209 +1,159 @@
-"""One held connection to a SQLite file, with our errors instead of the driver's."""
+"""Runs statements on held connections, with our errors instead of the driver's."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-import os
-import sqlite3
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.engine import CursorResult, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import DBAPIError
 
-from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
-
-_BUSY_SECONDS = 30
-
-_PRAGMAS = (
-    # With the write-ahead log a reader never blocks the writer; with FULL a commit is on disk when it returns.
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-)
+from airflow_agentic.errors import StoreError, StoreUnavailable
+from airflow_agentic.stores.sql.dialects import Dialect
 
 
-class SqlDatabase:
-    """Runs statements on one held connection; safe to share between threads.
+@dataclass
+class Held:
+    """A connection, and what its thread is in the middle of."""
 
-    Single statements run in autocommit: on SQLite that is twice as fast as a transaction around each.
+    connection: Connection
+    in_transaction: bool = False
+
+
+class SqlDatabase(abc.ABC):
+    """Runs statements on held connections; safe to share between threads.
+
+    Single statements run in autocommit: that is twice as fast as a transaction around each.
 
     Args:
-        engine: Where to.
-        connection: Held until :meth:`close`.
+        engine: Where to. In autocommit.
     """
 
-    def __init__(self, engine: Engine, connection: Connection) -> None:
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._connection = connection
-        # Reentrant: a signal handler may come in the middle of a statement of its own thread.
-        self._lock = threading.RLock()
-        self._in_transaction = False
-
-    @classmethod
-    def open(cls, url: str) -> SqlDatabase:
-        """Connect; the schema is not looked at (see ``schema.open_database``).
-
-        Args:
-            url: ``sqlite:///…``.
-
-        Raises:
-            InvalidOption: The URL has no file.
-            StoreUnavailable: The file cannot be opened.
-            StoreNotWritable: The file, or the directory to make it in, cannot be written.
-        """
-        path = _file_of(url)
-        _check_access(path)
-        engine = create_engine(
-            url,
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
-        )
-        event.listen(engine, "connect", _prepare)
-        try:
-            return cls(engine, engine.connect())
-        except DatabaseError as error:
-            raise _translate(error, path) from error
 
     @property
+    @abc.abstractmethod
     def url(self) -> str:
-        """Where it is."""
-        return str(self._engine.url)
+        """Where it is, without its password."""
 
     @property
+    @abc.abstractmethod
     def connection(self) -> Connection:
         """The held connection, for migrations."""
-        return self._connection
 
-    def execute(self, statement: str, parameters: Any = ()) -> int:
-        """Run a statement; return how many rows it changed."""
-        with self._guarded():
-            return self._run(statement, parameters).rowcount
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the connections."""
 
-    def fetch(self, statement: str, parameters: Any = ()) -> Sequence[Any]:
-        """Run a statement; return all its rows."""
-        with self._guarded():
-            return self._run(statement, parameters).all()
+    @abc.abstractmethod
+    def _hold(self) -> contextlib.AbstractContextManager[Held]:
+        """Have a connection for this thread alone, connected or not."""
+
+    @abc.abstractmethod
+    def _translate(self, error: DBAPIError) -> StoreError:
+        """Return our error for the driver's."""
+
+    @abc.abstractmethod
+    def _has_transaction(self, connection: Connection) -> bool:
+        """Whether the server knows of a transaction of this connection."""
+
+    def execute(self, statement: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Run a statement; return how many rows it changed.
+
+        Raises:
+            StoreError: It was refused.
+            StoreUnavailable: The connection was lost: whether it ran is not known. The next call has a new one.
+        """
+        with self._guarded() as held:
+            return self._run(held, statement, parameters).rowcount
+
+    def fetch(
+        self, statement: str, parameters: Mapping[str, Any] | None = None, *, again: bool = False
+    ) -> Sequence[Any]:
+        """Run a statement; return all its rows.
+
+        Args:
+            statement: What to run.
+            parameters: By name.
+            again: Run it once more if the connection was lost: it does no harm to run it twice.
+
+        Raises:
+            StoreError: It was refused.
+            StoreUnavailable: The connection was lost.
+        """
+        with self._guarded() as held:
+            return self._run(held, statement, parameters, again=again).all()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make the statements inside one commit. The write lock is taken first, so it cannot fail halfway.
+        """Make the statements inside one commit.
 
         Raises:
-            StoreUnavailable: This thread is in a transaction already, which only a signal handler can bring
-                about: whatever it wants must not end the transaction that it interrupted.
+            StoreError: A statement was refused; nothing was changed.
+            StoreUnavailable: The connection was lost: if that was while committing, it is not known whether
+                anything was changed. Or this thread is in a transaction already, which only a signal handler
+                can bring about: whatever it wants must not end the transaction that it interrupted.
         """
-        with self._guarded():
-            if self._in_transaction:
+        with self._guarded() as held:
+            if held.in_transaction:
                 raise StoreUnavailable("the store is busy: a transaction of this thread was interrupted")
-            self._in_transaction = True
             try:
-                self._run("BEGIN IMMEDIATE")
+                # Nothing was done yet: it may be begun again on another connection.
+                self._run(held, self.dialect.begin, again=True)
+                held.in_transaction = True
                 yield
-                self._run("COMMIT")
+                self._run(held, "COMMIT")
             except BaseException:
-                self._roll_back()
+                self._roll_back(held)
                 raise
             finally:
-                self._in_transaction = False
+                held.in_transaction = False
 
-    def close(self) -> None:
-        """End the connection."""
-        with self._lock:
-            self._connection.close()
-            self._engine.dispose()
+    def lock_schema(self) -> None:
+        """In a transaction: make others wait with their migration until it ends."""
+        if self.dialect.lock_schema:
+            self.fetch(self.dialect.lock_schema)
 
-    def _roll_back(self) -> None:
-        # SQLite may have done it by itself, as on a full disk.
-        if not self._connection.invalidated:
-            driver: Any = self._connection.connection.dbapi_connection
-            if driver.in_transaction:
-                self._run("ROLLBACK")
+    def _roll_back(self, held: Held) -> None:
+        # The server may have done it by itself, as on a full disk.
+        if not held.connection.invalidated and self._has_transaction(held.connection):
+            with contextlib.suppress(DBAPIError):
+                held.connection.exec_driver_sql("ROLLBACK")
 
-    def _run(self, statement: str, parameters: Any = ()) -> CursorResult[Any]:
-        if self._connection.invalidated:
-            # SQLAlchemy drops a connection that was interrupted (Ctrl-C, a task's timeout): take a new one.
-            self._connection.rollback()
-        return self._connection.exec_driver_sql(statement, parameters)
+    def _run(
+        self, held: Held, statement: str, parameters: Mapping[str, Any] | None = None, *, again: bool = False
+    ) -> CursorResult[Any]:
+        self._revive(held)
+        try:
+            return self._send(held, statement, parameters)
+        except DBAPIError as error:
+            if not (again and error.connection_invalidated and not held.in_transaction):
+                raise
+        self._revive(held)
+        return self._send(held, statement, parameters)
+
+    def _send(self, held: Held, statement: str, parameters: Mapping[str, Any] | None) -> CursorResult[Any]:
+        values = {} if parameters is None else dict(parameters)
+        return held.connection.exec_driver_sql(self.dialect.bound(statement), values)
+
+    def _revive(self, held: Held) -> None:
+        """Take a new connection if SQLAlchemy dropped it: it was lost, or interrupted (Ctrl-C, a task's timeout)."""
+        if held.connection.invalidated:
+            if held.in_transaction:
+                raise StoreUnavailable("the connection to the store was lost in the middle of a transaction")
+            held.connection.rollback()
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except DatabaseError as error:
-                raise _translate(error, _file_of(self.url)) from error
-
-
-def _prepare(connection: Any, _record: Any) -> None:
-    try:
-        _use_wal(connection)
-        for pragma in _PRAGMAS:
-            connection.execute(pragma).close()
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _use_wal(connection: Any) -> None:
-    """Change the journal mode. SQLite does not wait here by itself when several open a new file at once."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
+    def _guarded(self) -> Iterator[Held]:
         try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _file_of(url: str) -> Path:
-    hint = "Use sqlite:////absolute/path/agentic.db, or memory:// in tests."
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        # Neither SQLAlchemy's text nor the URL: there may be a password in them.
-        raise InvalidOption(f"the store URL cannot be read. {hint}") from None
-    database = parsed.database
-    if parsed.host or parsed.username or not database or database == ":memory:":
-        raise InvalidOption(f"store URL {parsed.render_as_string(hide_password=True)} names no file. {hint}")
-    return Path(database)
-
-
-def _check_access(path: Path) -> None:
-    if not os.access(path.parent, os.X_OK):
-        raise StoreUnavailable(
-            f"cannot open the store {path}: the directory {path.parent} does not exist, or this user may not "
-            "enter it. Create it, or change the store URL."
-        )
-    needed = path if os.access(path, os.F_OK) else path.parent
-    if not os.access(needed, os.W_OK):
-        raise _not_writable(path, f"this user may not write {needed}")
-
-
-def _not_writable(path: Path, text: str) -> StoreNotWritable:
-    return StoreNotWritable(
-        f"the store {path} cannot be written: {text}. Give this user write access to the file and its "
-        "directory (SQLite writes -wal and -shm files beside it)."
-    )
-
-
-def _translate(error: DatabaseError, path: Path) -> StoreError:
-    text = str(error.orig)
-    if "readonly" in text or "read-only" in text:
-        return _not_writable(path, text)
-    if "full" in text:
-        return StoreNotWritable(f"the store {path} cannot be written: {text}. Make room on the disk.")
-    if "not a database" in text or "malformed" in text:
-        return StoreUnavailable(
-            f"{path} is not a store: {text}. Restore it from a backup, or name another file."
-        )
-    if isinstance(error, OperationalError):
-        return StoreUnavailable(f"cannot use the store {path}: {text}")
-    return StoreError(f"the store {path} refused a statement: {text}")
+            with self._hold() as held:
+                yield held
+        except DBAPIError as error:
+            raise self._translate(error) from error

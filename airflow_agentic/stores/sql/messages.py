@@ -1,4 +1,4 @@
-"""The bus's store on SQLite."""
+"""The bus's store on a SQL database."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from airflow_agentic.messaging.delivery import (
     stale_lease,
 )
 from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
-from airflow_agentic.stores.sql import statements
 from airflow_agentic.stores.sql.clock import from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.statements import statements_of
 
 
 class SqlMessageStore:
@@ -31,9 +31,12 @@ class SqlMessageStore:
 
     def __init__(self, database: SqlDatabase) -> None:
         self._db = database
+        self._sql = statements_of(database.dialect)
 
     def append(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         """See the port."""
+        if len(outgoing) == 1 and self._sql.send:
+            return [self._insert(outgoing[0])]
         with self._db.transaction():
             return [self._insert(message) for message in outgoing]
 
@@ -41,7 +44,7 @@ class SqlMessageStore:
         """See the port."""
         values = {"mailbox": mailbox, "limit": limit, "lease": to_ms(lease), "owner": owner}
         while True:
-            rows = self._db.fetch(statements.CLAIM, values)
+            rows = self._db.fetch(self._sql.claim, values, again=True)
             claims = [_claim(row) for row in rows if row.state == DeliveryState.LEASED]
             # All of them may have been buried: there can be more behind them.
             if claims or not rows:
@@ -53,7 +56,8 @@ class SqlMessageStore:
             self._settle(settlements[0])
             return
         with self._db.transaction():
-            for settlement in settlements:
+            # In one order for everybody: two who settle the same ones must not wait for each other.
+            for settlement in sorted(settlements, key=lambda settlement: settlement.delivery_id):
                 self._settle(settlement)
             for message in outgoing:
                 self._insert(message)
@@ -62,32 +66,34 @@ class SqlMessageStore:
         """See the port."""
         with self._db.transaction():
             found = [
-                self._db.fetch(statements.EXTEND, {"id": delivery_id, "token": token, "lease": to_ms(lease)})
-                for delivery_id, token in held.items()
+                self._db.fetch(self._sql.extend, {"id": delivery_id, "token": token, "lease": to_ms(lease)})
+                for delivery_id, token in sorted(held.items())
             ]
         return {row.delivery_id: from_ms(row.visible_at) for rows in found for row in rows}
 
     def redrive(self, query: DeliveryQuery, *, actor: str, reason: str) -> list[int]:
         """See the port."""
-        where, values = _conditions(query)
+        where, values = _conditions(query, self._db.dialect.id_list)
         rows = self._db.fetch(
-            statements.REDRIVE.format(where=where), {**values, "actor": actor, "reason": reason}
+            self._sql.redrive.format(where=where), {**values, "actor": actor, "reason": reason}
         )
         return sorted(row.delivery_id for row in rows)
 
     def find(self, query: DeliveryQuery) -> list[DeliveryRecord]:
         """See the port."""
-        where, values = _conditions(query)
+        where, values = _conditions(query, self._db.dialect.id_list)
         if query.states:
             where += f" AND d.state IN ({', '.join(f':state{i}' for i in range(len(query.states)))})"
             values |= {f"state{i}": str(state) for i, state in enumerate(query.states)}
-        rows = self._db.fetch(statements.FIND.format(where=where), {**values, "limit": query.limit})
+        rows = self._db.fetch(
+            self._sql.find.format(where=where), {**values, "limit": query.limit}, again=True
+        )
         return [_record(row) for row in rows]
 
     def stats(self, mailbox: str | None = None) -> list[MailboxStats]:
         """See the port."""
         counts: dict[str, dict[str, Any]] = {}
-        for row in self._db.fetch(statements.STATS, {"mailbox": mailbox}):
+        for row in self._db.fetch(self._sql.stats, {"mailbox": mailbox}, again=True):
             box = counts.setdefault(row.mailbox, {})
             box[row.state] = row.count
             if row.state == DeliveryState.LEASED:
@@ -102,29 +108,27 @@ class SqlMessageStore:
         return [MailboxStats(name, **box) for name, box in sorted(counts.items())]
 
     def _insert(self, message: Outgoing) -> bool:
-        values = {
+        identity = {
             "message_id": message.message_id,
             "source": message.source,
             "correlation_id": message.correlation_id,
             "envelope": message.envelope,
         }
-        rows = self._db.fetch(statements.INSERT_MESSAGE, values)
-        if not rows:
-            return False
-        self._db.execute(
-            statements.INSERT_DELIVERY,
-            {
-                "seq": rows[0].seq,
-                "mailbox": message.mailbox,
-                "delay": to_ms(message.delay),
-                "max_attempts": message.max_attempts,
-            },
-        )
-        return True
+        delivery = {
+            "mailbox": message.mailbox,
+            "delay": to_ms(message.delay),
+            "max_attempts": message.max_attempts,
+        }
+        if self._sql.send:
+            return self._db.execute(self._sql.send, identity | delivery) == 1
+        rows = self._db.fetch(self._sql.insert_message, identity)
+        if rows:
+            self._db.execute(self._sql.insert_delivery, {**delivery, "seq": rows[0].seq})
+        return bool(rows)
 
     def _settle(self, settlement: Settlement) -> None:
         changed = self._db.execute(
-            statements.SETTLE[settlement.outcome],
+            self._sql.settle[settlement.outcome],
             {
                 "id": settlement.delivery_id,
                 "token": settlement.token,
@@ -147,15 +151,16 @@ def _claim(row: Any) -> Claim:
     )
 
 
-def _conditions(query: DeliveryQuery) -> tuple[str, dict[str, Any]]:
+def _conditions(query: DeliveryQuery, id_list: str) -> tuple[str, dict[str, Any]]:
     where, values = ["1 = 1"], {}
     if query.mailbox is not None:
         where.append("d.mailbox = :mailbox")
         values["mailbox"] = query.mailbox
     if query.ids is not None:
         # One parameter, whatever the number: SQLite has a limit on parameters.
-        where.append("d.delivery_id IN (SELECT value FROM json_each(:ids))")
-        values["ids"] = json.dumps(query.ids)
+        where.append(f"d.delivery_id IN ({id_list})")
+        # No number of ours is larger than a column can hold.
+        values["ids"] = json.dumps([number for number in query.ids if abs(number) < 1 << 63])
     if query.message_id is not None:
         where.append("m.message_id = :message_id")
         values["message_id"] = query.message_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_agentic.errors import SchemaTooNew, SchemaTooOld
+from airflow_agentic.stores.sql.connecting import connect
 from airflow_agentic.stores.sql.database import SqlDatabase
 
 HEAD = "0002"
@@ -15,13 +16,13 @@ def open_database(url: str) -> SqlDatabase:
     """Connect to a database of this version's schema; give an empty one that schema.
 
     Raises:
-        InvalidOption: The URL has no file.
-        StoreUnavailable: The file cannot be opened.
-        StoreNotWritable: The file, or the directory to make it in, cannot be written.
+        InvalidOption: The URL names no database, or its driver is not installed.
+        StoreUnavailable: It cannot be opened or reached.
+        StoreNotWritable: It can be reached and not written.
         SchemaTooOld: The database is older.
         SchemaTooNew: The database is newer.
     """
-    database = SqlDatabase.open(url)
+    database = connect(url)
     try:
         ensure(database)
     except BaseException:
@@ -46,10 +47,9 @@ def probe(database: SqlDatabase) -> str:
 
 def current(database: SqlDatabase) -> str | None:
     """Return the database's revision; ``None`` for a database without our tables."""
-    known = database.fetch("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,))
-    if not known:
+    if not database.fetch(database.dialect.has_table, {"name": VERSION_TABLE}, again=True):
         return None
-    rows = database.fetch(f"SELECT version_num FROM {VERSION_TABLE}")
+    rows = database.fetch(f"SELECT version_num FROM {VERSION_TABLE}", again=True)
     return str(rows[0][0]) if rows else None
 
 
@@ -96,6 +96,7 @@ def upgrade(database: SqlDatabase, revision: str = HEAD) -> None:
     from airflow_agentic.stores.migrations import run_upgrade
 
     with database.transaction():
+        database.lock_schema()
         present = current(database)
         if present is not None and present > revision:
             check(present, database.url)

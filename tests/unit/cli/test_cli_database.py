@@ -7,11 +7,11 @@ import pytest
 from commandline import Run
 
 from airflow_agentic.stores import open_store
-from airflow_agentic.stores.sql import SqlDatabase, schema
+from airflow_agentic.stores.sql import connect, schema
 
 
 def _at(url: str, revision: str) -> None:
-    database = SqlDatabase.open(url)
+    database = connect(url)
     schema.upgrade(database, revision)
     database.close()
 

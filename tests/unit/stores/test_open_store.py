@@ -129,7 +129,9 @@ class TestUrls:
     @pytest.mark.parametrize(
         "url",
         [
-            "postgresql://user:hunter2@host/db",
+            "postgresql+asyncpg://user:hunter2@host/db",
+            "postgresql://user:hunter2@host",
+            "postgresql://user:hunter2@host:port/db",
             "mysql://host/db?password=hunter2",
             "sqlite://user:hunter2@host/agentic.db",
             "sqlite:user:hunter2@host",

@@ -7,7 +7,11 @@ import pytest
 from airflow_agentic.errors import SchemaMismatch, SchemaTooNew, SchemaTooOld
 from airflow_agentic.messaging import Message
 from airflow_agentic.stores import migrations, open_store
-from airflow_agentic.stores.sql import SqlDatabase, schema, statements
+from airflow_agentic.stores.sql import connect, schema
+from airflow_agentic.stores.sql.dialects import SQLITE
+from airflow_agentic.stores.sql.statements import statements_of
+
+SQL = statements_of(SQLITE)
 
 
 def url_of(path):
@@ -34,12 +38,14 @@ def set_revision(path, revision):
 def old(tmp_path):
     """A store as version 0001 made it, with a message in it."""
     path = tmp_path / "old.db"
-    database = SqlDatabase.open(url_of(path))
+    database = connect(url_of(path))
     schema.upgrade(database, "0001")
     database.execute(
         "INSERT INTO agentic_message (message_id, source, correlation_id, created_at, envelope)"
-        " VALUES ('m-1', 's', 'c', 0, ?)",
-        (b'{"specversion":"1.0","id":"m-1","source":"s","type":"t","recipient":"box","data":"kept"}',),
+        " VALUES ('m-1', 's', 'c', 0, :envelope)",
+        {
+            "envelope": b'{"specversion":"1.0","id":"m-1","source":"s","type":"t","recipient":"box","data":"kept"}'
+        },
     )
     database.execute(
         "INSERT INTO agentic_delivery (message_seq, mailbox, state, visible_at, max_attempts, updated_at)"
@@ -67,7 +73,7 @@ def test_an_older_store_is_refused_with_the_command_to_run_and_not_touched(old):
 
 
 def test_an_upgrade_keeps_what_is_in_the_store(old):
-    database = SqlDatabase.open(url_of(old))
+    database = connect(url_of(old))
     schema.upgrade(database)
     assert schema.current(database) == schema.HEAD
     database.close()
@@ -77,7 +83,7 @@ def test_an_upgrade_keeps_what_is_in_the_store(old):
 
 
 def test_an_upgraded_store_is_like_a_new_one(old, tmp_path):
-    database = SqlDatabase.open(url_of(old))
+    database = connect(url_of(old))
     schema.upgrade(database)
     database.close()
     open_store(url_of(tmp_path / "new.db")).close()
@@ -94,7 +100,7 @@ def test_an_upgrade_of_an_upgraded_store_does_nothing(tmp_path):
 
 def test_an_upgrade_that_fails_halfway_changes_nothing(old, monkeypatch):
     before = tables(old)
-    database = SqlDatabase.open(url_of(old))
+    database = connect(url_of(old))
     run = migrations.run_upgrade
 
     def run_and_fail(*arguments):
@@ -114,7 +120,7 @@ def test_a_newer_store_is_refused_and_not_touched(tmp_path):
     set_revision(path, "9999")
     with pytest.raises(SchemaTooNew, match=r"has schema 9999.*Upgrade airflow-provider-agentic"):
         open_store(url_of(path))
-    database = SqlDatabase.open(url_of(path))
+    database = connect(url_of(path))
     with pytest.raises(SchemaTooNew):
         schema.upgrade(database)
     assert schema.current(database) == "9999"
@@ -128,12 +134,12 @@ def test_no_schema_mismatch_is_helped_by_a_retry():
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (statements.CLAIM, "agentic_delivery_claim"),
-        (statements.FIND.format(where="m.correlation_id = 'c'"), "agentic_message_correlation"),
-        (statements.FIND.format(where="m.message_id = 'm'"), "sqlite_autoindex_agentic_message_1"),
-        (statements.FIND.format(where="d.mailbox = 'm' AND d.state = 'dead'"), "agentic_delivery_count"),
-        (statements.REDRIVE.format(where="d.mailbox = 'm'"), "agentic_delivery_count"),
-        (statements.STATS.replace(":mailbox IS NULL OR", ""), "agentic_delivery_count"),
+        (SQL.claim, "agentic_delivery_claim"),
+        (SQL.find.format(where="m.correlation_id = 'c'"), "agentic_message_correlation"),
+        (SQL.find.format(where="m.message_id = 'm'"), "sqlite_autoindex_agentic_message_1"),
+        (SQL.find.format(where="d.mailbox = 'm' AND d.state = 'dead'"), "agentic_delivery_count"),
+        (SQL.redrive.format(where="d.mailbox = 'm'"), "agentic_delivery_count"),
+        (SQL.stats.replace("CAST(:mailbox AS TEXT) IS NULL OR", ""), "agentic_delivery_count"),
     ],
     ids=["claim", "find by conversation", "find by id", "dead letters", "redrive", "stats"],
 )

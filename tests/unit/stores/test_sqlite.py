@@ -17,7 +17,7 @@ from airflow_agentic.errors import StaleLease, StoreError, StoreNotWritable, Sto
 from airflow_agentic.messaging import BusOptions, DeliveryState, Message
 from airflow_agentic.messaging.ports import DeliveryQuery
 from airflow_agentic.stores import open_store
-from airflow_agentic.stores.sql import database as database_module
+from airflow_agentic.stores.sql import sqlite as database_module
 
 SHORT = timedelta(milliseconds=60)
 

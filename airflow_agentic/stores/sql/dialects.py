@@ -1,0 +1,92 @@
+"""Where the SQL of the databases differs. Everything else is in ``statements.py`` and ``agents.py``, once."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+_NAMED = re.compile(r"(?<![:\w]):([a-z]\w*)")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One database's way to say what all of them can do.
+
+    Attributes:
+        begin: Begins a transaction that must not fail halfway for want of a lock on the whole database.
+        now: The server's time, in milliseconds since 1970 UTC; one value in a statement.
+        token: A new secret of 32 hexadecimal digits, another one in each row.
+        json_object: Function that makes a JSON object of names and values.
+        appended: The JSON text ``history`` with ``{entry}`` at its end.
+        id_list: The numbers in the JSON text ``:ids``, as a query.
+        picked: A condition: the value is one that ``{query}`` finds, which runs once.
+        skip_locked: End of a query that takes rows and passes over those that others are taking.
+        greatest: Function that returns the larger of two values.
+        no_limit: ``LIMIT`` of a query that has only an ``OFFSET``.
+        has_table: A query for the table ``:name`` where new tables are made.
+        lock_schema: Statement that makes others wait with their migration until the transaction ends.
+        one_statement_sends: Whether an insertion can feed another one, so that sending needs no transaction.
+        percent: Whether the driver wants ``%(name)s`` instead of ``:name``.
+    """
+
+    begin: str
+    now: str
+    token: str
+    json_object: str
+    appended: str
+    id_list: str
+    picked: str
+    skip_locked: str
+    greatest: str
+    no_limit: str
+    has_table: str
+    lock_schema: str = ""
+    one_statement_sends: bool = False
+    percent: bool = False
+
+    def bound(self, statement: str) -> str:
+        """Return a statement with its parameters as the driver wants them."""
+        return _percent(statement) if self.percent else statement
+
+
+SQLITE = Dialect(
+    # The write lock is taken first: later it might not be had.
+    begin="BEGIN IMMEDIATE",
+    now="CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    token="lower(hex(randomblob(16)))",  # noqa: S106  # the SQL that makes one
+    json_object="json_object",
+    appended="json_insert(history, '$[#]', {entry})",
+    id_list="SELECT value FROM json_each(:ids)",
+    picked="IN ({query})",
+    skip_locked="",
+    greatest="max",
+    no_limit="LIMIT -1",
+    has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name",
+)
+
+POSTGRESQL = Dialect(
+    begin="BEGIN",
+    # As a query of its own it runs once in a statement: else it would be compared again with every row, and no
+    # index could be used for it.
+    now="(SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT))",
+    token="replace(CAST(gen_random_uuid() AS TEXT), '-', '')",  # noqa: S106  # the SQL that makes one
+    json_object="jsonb_build_object",
+    appended="CAST(CAST(history AS JSONB) || {entry} AS TEXT)",
+    id_list="SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(:ids AS JSON))",
+    # With IN the planner may run the query again for each row, and then it takes more rows than its limit.
+    picked="= ANY(ARRAY({query}))",
+    skip_locked="FOR UPDATE SKIP LOCKED",
+    greatest="greatest",
+    no_limit="",
+    has_table="SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = :name",
+    # Any number will do if it is always the same: this one is "agentic" in ASCII.
+    lock_schema="SELECT pg_advisory_xact_lock(27416758083414371)",
+    one_statement_sends=True,
+    percent=True,
+)
+
+
+@functools.lru_cache(maxsize=256)
+def _percent(statement: str) -> str:
+    return _NAMED.sub(r"%(\1)s", statement)

@@ -1,0 +1,204 @@
+"""PostgreSQL: a held connection for each thread, and a new one when it is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
+from airflow_agentic.stores.sql.database import Held, SqlDatabase
+from airflow_agentic.stores.sql.dialects import POSTGRESQL, Dialect
+from airflow_agentic.stores.urls import masked
+
+_FORM = "Use postgresql://user@host:5432/database."
+_DEFAULTS = {
+    "application_name": "airflow_agentic",
+    "connect_timeout": "10",
+    # A server that is gone without a word is noticed within half a minute, not after two hours.
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+_SETTINGS = """
+    SELECT set_config('lock_timeout', '30s', false) WHERE current_setting('lock_timeout') = '0'
+    UNION ALL
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
+"""No wait without an end; and a commit is on disk when it returns, whatever the server's default is."""
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_NOT_WRITABLE = {
+    "25006": "Name the primary server, or let this user write.",
+    "42501": "Grant this user what it needs on the schema and its tables.",
+    "3F000": "Create the schema that search_path names.",
+    "53100": "Make room on the server's disk.",
+}
+_OPTIONS_WITH_SECRETS = ("password", "sslpassword")
+
+
+class PostgresDatabase(SqlDatabase):
+    """Runs statements on a held connection for each thread.
+
+    A forked child has connections of its own: its parent's would answer both of them.
+
+    Args:
+        engine: Where to. In autocommit.
+    """
+
+    dialect: ClassVar[Dialect] = POSTGRESQL
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._lock = threading.Lock()
+        self._held: dict[tuple[int, int], Held] = {}
+        self._local = threading.local()
+
+    @classmethod
+    def open(cls, url: str) -> PostgresDatabase:
+        """Connect; the schema is not looked at (see ``schema.open_database``).
+
+        Args:
+            url: ``postgresql://…`` with any options that libpq knows.
+
+        Raises:
+            InvalidOption: The URL names no database, or the driver is not installed.
+            StoreUnavailable: The server cannot be reached.
+        """
+        database = cls(_engine(_parsed(url)))
+        with database._guarded():
+            pass
+        return database
+
+    @property
+    def url(self) -> str:
+        """Where it is, without its password."""
+        return masked(self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+    @property
+    def connection(self) -> Connection:
+        """The held connection, for migrations."""
+        with self._hold() as held:
+            return held.connection
+
+    def close(self) -> None:
+        """End the connections."""
+        with self._lock:
+            for (process, _), held in self._held.items():
+                if process == os.getpid():
+                    held.connection.close()
+            self._held.clear()
+        self._engine.dispose(close=True)
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[Held]:
+        key = os.getpid(), threading.current_thread().ident or 0
+        held = self._held.get(key)
+        if held is None:
+            held = Held(self._engine.connect())
+            with self._lock:
+                self._held[key] = held
+            self._end_those_of_ended_threads()
+        yield held
+
+    def _end_those_of_ended_threads(self) -> None:
+        alive = {(os.getpid(), thread.ident) for thread in threading.enumerate()}
+        with self._lock:
+            ended = [key for key in self._held if key[0] == os.getpid() and key not in alive]
+            connections = [self._held.pop(key).connection for key in ended]
+        for connection in connections:
+            connection.close()
+
+    def _send(self, held: Held, statement: str, parameters: Mapping[str, Any] | None) -> CursorResult[Any]:
+        if getattr(self._local, "busy", False):
+            # Its driver waits in this thread: whoever waits for the driver here would wait for ever.
+            raise StoreUnavailable("the store is busy: a statement of this thread was interrupted")
+        self._local.busy = True
+        try:
+            values = {name: _storable(value) for name, value in (parameters or {}).items()}
+            return super()._send(held, statement, values)
+        finally:
+            self._local.busy = False
+
+    def _revive(self, held: Held) -> None:
+        if not held.in_transaction and not held.connection.invalidated and _has_ended(held.connection):
+            held.connection.invalidate()
+        super()._revive(held)
+
+    def _has_transaction(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.dbapi_connection
+        return not driver.closed and driver.info.transaction_status != 0
+
+    def _translate(self, error: DBAPIError) -> StoreError:
+        text, where = _text_of(error, self._engine.url), f"the store {self.url}"
+        code = str(getattr(error.orig, "sqlstate", None) or "")
+        if way_out := _NOT_WRITABLE.get(code):
+            return StoreNotWritable(f"{where} cannot be written: {text}. {way_out}")
+        if error.connection_invalidated or isinstance(error, OperationalError):
+            return StoreUnavailable(f"cannot use {where}: {text}")
+        return StoreError(f"{where} refused a statement: {text}")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Neither SQLAlchemy's text nor the URL: there may be a password in them.
+        raise InvalidOption(f"the store URL cannot be read. {_FORM}") from None
+    if not parsed.database:
+        raise InvalidOption(f"the store URL {masked(url)} names no database. {_FORM}")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _engine(url: URL) -> Engine:
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    try:
+        engine = create_engine(
+            url,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            use_native_hstore=False,
+            connect_args=defaults,
+        )
+    except ImportError:
+        raise InvalidOption(
+            "a store on PostgreSQL needs a driver: pip install 'airflow-provider-agentic[postgres]'"
+        ) from None
+    event.listen(engine, "connect", _prepare)
+    return engine
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    before, connection.autocommit = connection.autocommit, True
+    connection.execute(_SETTINGS)
+    connection.autocommit = before
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether the server said something to a connection that asked nothing: as a rule, that it ended it."""
+    driver: Any = connection.connection.dbapi_connection
+    if driver.closed:
+        return True
+    waiting = select.poll()
+    waiting.register(driver.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _storable(value: Any) -> Any:
+    # PostgreSQL keeps no NUL in a text, and a reason with one must not keep a message from being settled.
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
+
+
+def _text_of(error: DBAPIError, url: URL) -> str:
+    text = " ".join(str(error.orig).split())
+    for secret in (url.password, *(url.query.get(name) for name in _OPTIONS_WITH_SECRETS)):
+        if secret:
+            text = text.replace(str(secret), "***")
+    return text
