@@ -24,14 +24,9 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=clocked.STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    opened = (
-        clocked.memory(clock, OPTIONS)
-        if request.param == "memory"
-        else clocked.sqlite(tmp_path / "agentic.db", clock, OPTIONS)
-    )
-    with opened:
+    with clocked.opened(request.param, tmp_path, clock, OPTIONS) as opened:
         yield opened
 
 

@@ -1,10 +1,11 @@
-"""The same random operations on SQLite and on the model in memory, with one clock: both must agree in everything.
+"""The same random operations on a SQL store and on the model in memory, with one clock: both must agree.
 
 The memory store is written from the state machine, not from the SQL; what one of them gets wrong shows here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import clocked
+import postgres
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -56,26 +58,58 @@ def outcome(call, *arguments, **values):
         return type(error)
 
 
+OPTIONS = BusOptions(max_attempts=2)
+
+
+@contextlib.contextmanager
+def sqlite(folder):
+    """Yield what opens an empty store on a clock, time and again: quickly, each from a file that was made once."""
+    template = folder / "template.db"
+    open_store(f"sqlite:///{template}").close()
+
+    @contextlib.contextmanager
+    def empty(clock):
+        with tempfile.TemporaryDirectory(prefix="agentic-model-") as here:
+            path = Path(shutil.copy(template, here))
+            with clocked.sqlite(path, clock, OPTIONS) as store:
+                # What is tested is what the SQL means, not the disk.
+                store.agents._db.execute("PRAGMA synchronous=OFF")
+                yield store
+
+    yield empty
+
+
+@contextlib.contextmanager
+def postgresql(_folder):
+    """Yield what opens an empty store on a clock, time and again: quickly, always in one schema."""
+    with postgres.schema() as name, clocked.postgresql(name, FakeClock(), OPTIONS) as store:
+        database = store.agents._db
+        database.execute("SET synchronous_commit = off")
+
+        @contextlib.contextmanager
+        def empty(clock):
+            database.execute("TRUNCATE agentic_delivery, agentic_message RESTART IDENTITY")
+            database.clock = clock
+            yield store
+
+        yield empty
+
+
 class Comparison(RuleBasedStateMachine):
-    template: Path
+    empty: Any
 
     def __init__(self):
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="agentic-model-"))
-        shutil.copy(self.template, self.folder / "agentic.db")
         self.clock = FakeClock()
-        options = BusOptions(max_attempts=2)
-        self.model = clocked.memory(self.clock, options)
-        self.sql = clocked.sqlite(self.folder / "agentic.db", self.clock, options)
-        # What is tested is what the SQL means, not the disk.
-        self.sql.agents._db.execute("PRAGMA synchronous=OFF")
+        self.model = clocked.memory(self.clock, OPTIONS)
+        self.opened = contextlib.ExitStack()
+        self.sql = self.opened.enter_context(self.empty(self.clock))
         self.handed_out: list[tuple[Any, Any]] = []
         self.sent: set[str] = set()
         self.numbers = 0
 
     def teardown(self):
-        self.sql.close()
-        shutil.rmtree(self.folder)
+        self.opened.close()
 
     def both(self, method, *arguments, **values):
         mine = outcome(getattr(self.model.bus, method), *arguments, **values)
@@ -195,16 +229,17 @@ class Comparison(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)  # finding the smallest example of a disagreement takes a while
-def test_sqlite_and_the_model_agree_whatever_is_done_to_them(tmp_path):
-    Comparison.template = tmp_path / "template.db"
-    open_store(f"sqlite:///{Comparison.template}").close()
-    run_state_machine_as_test(
-        Comparison,
-        settings=settings(
-            max_examples=80,
-            stateful_step_count=30,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+@pytest.mark.parametrize("stores", [sqlite, postgresql], ids=["sqlite", "postgresql"])
+def test_the_store_and_the_model_agree_whatever_is_done_to_them(stores, tmp_path):
+    with stores(tmp_path) as empty:
+        machine = type("Comparison", (Comparison,), {"empty": staticmethod(empty)})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=80,
+                stateful_step_count=30,
+                deadline=None,
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -30,12 +30,9 @@ def clock():
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=clocked.STORES)
 def agents(request, tmp_path, clock):
-    store = (
-        clocked.memory(clock) if request.param == "memory" else clocked.sqlite(tmp_path / "agentic.db", clock)
-    )
-    with store:
+    with clocked.opened(request.param, tmp_path, clock) as store:
         yield store.agents
 
 
