@@ -62,7 +62,8 @@ _CONNECTION_TYPE: dict[str, Any] = {
         "url": {
             "label": "Store URL",
             "description": "Where messages and agents are kept, for example "
-            "sqlite:////var/lib/airflow/agentic.db. Empty means [agentic] store_url.",
+            "sqlite:////var/lib/airflow/agentic.db or postgresql://user@host:5432/database. Empty means "
+            "[agentic] store_url.",
             "schema": {"type": ["string", "null"]},
         },
         "lease_seconds": {

@@ -14,6 +14,7 @@ from airflow_agentic import runtime
 from airflow_agentic.errors import ConfigurationError, InvalidOption, ProjectInvalid, StoreUnavailable
 from airflow_agentic.runtime import StoreTarget
 from airflow_agentic.stores import Store
+from airflow_agentic.stores.urls import masked
 
 _HINT = re.compile(r"`airflow agentic [^`\n]+`")
 _CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
@@ -69,29 +70,31 @@ def require_existing(target: StoreTarget) -> None:
     """Refuse a store that was never made.
 
     Raises:
-        StoreUnavailable: There is no file, or it has none of our tables.
+        StoreUnavailable: There is no file, it has none of our tables, or the server cannot be reached.
         InvalidOption: The URL names no file.
     """
     if not exists(target):
         raise StoreUnavailable(
-            f"there is no store at {target.url} (from {target.origin}). Either nothing was sent or run yet, or "
+            f"there is no store at {target.shown} (from {target.origin}). Either nothing was sent or run yet, or "
             "the store is another one: name it with --conn-id or --store-url. `airflow agentic db upgrade` "
             "makes it."
         )
-    if sqlite_file(target) is not None and revision(target) is None:
+    if has_schema(target) and revision(target) is None:
         raise StoreUnavailable(
-            f"{target.url} (from {target.origin}) has no tables of this provider. Name another store with "
+            f"{target.shown} (from {target.origin}) has no tables of this provider. Name another store with "
             "--conn-id or --store-url, or make it one: `airflow agentic db upgrade`."
         )
 
 
 def exists(target: StoreTarget) -> bool:
-    """Whether there is a file, for a store that is one.
+    """Whether there is a file, for a store that is one; on a server, whether there are tables of ours.
 
     Raises:
-        StoreUnavailable: This user may not look.
+        StoreUnavailable: This user may not look, or the server cannot be reached.
     """
     path = sqlite_file(target)
+    if path is None and has_schema(target):
+        return revision(target) is not None
     try:
         return path is None or path.is_file()
     except OSError as error:
@@ -108,8 +111,13 @@ def sqlite_file(target: StoreTarget) -> Path | None:
     return Path(path.partition("?")[0]) if named else None
 
 
+def has_schema(target: StoreTarget) -> bool:
+    """Whether the store is a SQL database, whose schema has a revision."""
+    return sqlite_file(target) is not None or target.url.partition(":")[0].startswith("postgresql")
+
+
 def revision(target: StoreTarget) -> str | None:
-    """Return the schema revision of a SQLite store, whatever it is; ``None`` without our tables.
+    """Return the schema revision of a SQL store, whatever it is; ``None`` without our tables.
 
     Raises:
         StoreError: It cannot be opened.
@@ -126,7 +134,7 @@ def revision(target: StoreTarget) -> str | None:
 def store_options(args: Namespace) -> str:
     """Return the options that name the same store again, for commands to copy; empty for the default."""
     if args.store_url:
-        return f" --store-url {shlex.quote(args.store_url)}"
+        return f" --store-url {shlex.quote(masked(args.store_url))}"
     return f" --conn-id {shlex.quote(args.conn_id)}" if args.conn_id else ""
 
 
@@ -154,7 +162,7 @@ def _require_metadata_database(conn_id: str | None, target: StoreTarget | None =
     problem = _metadata_problem(wanted)
     if problem is None:
         return
-    url = target.url if target else "sqlite:////path/agentic.db"
+    url = target.shown if target else "sqlite:////path/agentic.db"
     raise ConfigurationError(
         f"cannot look up the connection {wanted!r}: Airflow's metadata database does not answer ({problem}). "
         "Repair it (`airflow db check`, `airflow db migrate`), or name the store itself: "

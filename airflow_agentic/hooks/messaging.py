@@ -55,5 +55,5 @@ class AgenticHook(BaseHook):
         waiting = sum(box.ready for box in boxes)
         return (
             True,
-            f"{found.url}: schema {schema}, {len(boxes)} mailboxes, {waiting} messages ready, writable",
+            f"{found.shown}: schema {schema}, {len(boxes)} mailboxes, {waiting} messages ready, writable",
         )

@@ -27,18 +27,25 @@ class StoreTarget:
     """Where a store is and what its bus may do.
 
     Attributes:
-        url: The store.
+        url: The store, with its password if there is one in it: see ``shown``.
         settings: Values of ``[agentic]`` with those of the connection on top.
         origin: Where the URL came from, for people.
         conn_id: The connection it came from, if any.
         attempts: Attempts of mailboxes whose agents have a policy that says so.
     """
 
-    url: str
+    url: str = field(repr=False)
     settings: Settings
     origin: str
     conn_id: str | None = None
     attempts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The URL for people, without its password."""
+        from airflow_agentic.stores.urls import masked
+
+        return masked(self.url)
 
     @property
     def options(self) -> BusOptions:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from airflow_agentic.cli.access import exists, require_existing, sqlite_file
+from airflow_agentic.cli.access import exists, require_existing
 from airflow_agentic.cli.checks.finding import Finding, Result
 from airflow_agentic.runtime import StoreTarget
 from airflow_agentic.stores import Store
@@ -28,9 +28,7 @@ _LEAST_BYTES = 64 << 20
 
 def location(target: StoreTarget) -> Finding:
     """Say which store it is, and who said so."""
-    text = f"{target.url} (from {target.origin})"
-    if sqlite_file(target) is None:
-        return Finding("store", Result.OK, text)
+    text = f"{target.shown} (from {target.origin})"
     if not exists(target):
         return Finding(
             "store",

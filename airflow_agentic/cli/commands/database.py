@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from airflow_agentic.cli.access import exists, find_target, revision, sqlite_file
+from airflow_agentic.cli.access import exists, find_target, has_schema, revision
 from airflow_agentic.cli.command import command, recorded
 from airflow_agentic.cli.output import listing, say
 from airflow_agentic.errors import InvalidOption, StoreUnavailable
@@ -18,11 +18,11 @@ def check_schema(args: Namespace) -> None:
 
     target = _sql_target(args)
     present = revision(target) if exists(target) else None
-    answer = {"store": target.url, "origin": target.origin, "revision": present, "needed": schema.HEAD}
+    answer = {"store": target.shown, "origin": target.origin, "revision": present, "needed": schema.HEAD}
     listing(args.output, [answer], [{**answer, "revision": present or "none"}])
     if present is None:
         raise StoreUnavailable(
-            f"the store {target.url} does not exist, or has no tables of this provider. It is made by its first "
+            f"the store {target.shown} does not exist, or has no tables of this provider. It is made by its first "
             "use, or by `airflow agentic db upgrade`."
         )
     schema.check(present, target.url)
@@ -43,18 +43,18 @@ def upgrade_schema(args: Namespace) -> None:
     finally:
         database.close()
     if before == after:
-        say(f"the store {target.url} is at schema {after} already: nothing to do")
+        say(f"the store {target.shown} is at schema {after} already: nothing to do")
     elif before is None:
-        say(f"created the store {target.url} with schema {after}")
+        say(f"created the store {target.shown} with schema {after}")
     else:
-        say(f"upgraded the store {target.url} from schema {before} to {after}")
+        say(f"upgraded the store {target.shown} from schema {before} to {after}")
 
 
 def _sql_target(args: Namespace) -> StoreTarget:
     target = find_target(args)
-    if sqlite_file(target) is None:
+    if not has_schema(target):
         raise InvalidOption(
-            f"the store {target.url!r} (from {target.origin}) has no schema. Name one like "
-            "sqlite:////absolute/path/agentic.db."
+            f"the store {target.shown!r} (from {target.origin}) has no schema. Name one like "
+            "sqlite:////absolute/path/agentic.db or postgresql://user@host:5432/database."
         )
     return target

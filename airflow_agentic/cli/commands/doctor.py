@@ -48,8 +48,8 @@ def _store(args: Namespace) -> list[Finding]:
     if path is not None:
         findings.append(examined("file system", partial(storage.filesystem, path)))
         findings.append(examined("disk", partial(storage.disk, path)))
-        if findings[0].result is Result.WARNING:
-            return [*findings, examined("writable", partial(storage.directory, path))]
+    if findings[0].result is Result.WARNING:
+        return [*findings, examined("writable", partial(storage.directory, path))] if path else findings
     opening = examined("schema and write access", partial(storage.schema_of, target))
     findings.append(opening)
     if opening.result is Result.OK:

@@ -87,7 +87,7 @@ def test_upgrade_of_a_newer_store_changes_nothing(agentic: Run, store_url: str, 
     assert "9999" in agentic("db", "check", "--store-url", store_url).out
 
 
-@pytest.mark.parametrize("url", ["memory://", "postgresql://u:s3cret@host/db", "nonsense"])
+@pytest.mark.parametrize("url", ["memory://", "mysql://u:s3cret@host/db", "nonsense"])
 @pytest.mark.parametrize("command", ["check", "upgrade"])
 def test_a_url_without_a_file_is_refused_without_its_password(agentic: Run, url: str, command: str) -> None:
     ended = agentic("db", command, "--store-url", url)
