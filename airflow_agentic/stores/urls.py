@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 _WITHOUT_SECRETS = ("", "memory", "sqlite")
 _SECRET_OPTIONS = ("password", "sslpassword")
@@ -27,4 +27,4 @@ def masked(url: str) -> str:
         return f"{scheme}://***"
     secret = {name: "***" for name in _SECRET_OPTIONS if name in parsed.query}
     shown = parsed.update_query_dict(secret) if secret else parsed
-    return shown.render_as_string(hide_password=True)
+    return shown.render_as_string(hide_password=True).replace(quote("***", safe=""), "***")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError
 
-from airflow_agentic.errors import StoreError, StoreUnavailable
+from airflow_agentic.errors import AgenticError, StoreUnavailable
 from airflow_agentic.stores.sql.dialects import Dialect
 
 
@@ -57,7 +57,7 @@ class SqlDatabase(abc.ABC):
         """Have a connection for this thread alone, connected or not."""
 
     @abc.abstractmethod
-    def _translate(self, error: DBAPIError) -> StoreError:
+    def _translate(self, error: DBAPIError) -> AgenticError:
         """Return our error for the driver's."""
 
     @abc.abstractmethod

@@ -80,8 +80,10 @@ POSTGRESQL = Dialect(
     greatest="greatest",
     no_limit="",
     has_table="SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = :name",
-    # Any number will do if it is always the same: this one is "agentic" in ASCII.
-    lock_schema="SELECT pg_advisory_xact_lock(27416758083414371)",
+    # Any number will do if it is always the same: this one is "agentic" in ASCII. And tables of a schema that is
+    # searched later are not those to migrate.
+    lock_schema="SELECT pg_advisory_xact_lock(27416758083414371), "
+    "set_config('search_path', quote_ident(current_schema()), true)",
     one_statement_sends=True,
     percent=True,
 )

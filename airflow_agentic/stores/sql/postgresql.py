@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import CursorResult, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
 
-from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
+from airflow_agentic.errors import AgenticError, InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
 from airflow_agentic.stores.sql.database import Held, SqlDatabase
 from airflow_agentic.stores.sql.dialects import POSTGRESQL, Dialect
 from airflow_agentic.stores.urls import masked
@@ -69,7 +69,7 @@ class PostgresDatabase(SqlDatabase):
             url: ``postgresql://…`` with any options that libpq knows.
 
         Raises:
-            InvalidOption: The URL names no database, or the driver is not installed.
+            InvalidOption: The URL names no database or has an unknown option, or the driver is not installed.
             StoreUnavailable: The server cannot be reached.
         """
         database = cls(_engine(_parsed(url)))
@@ -136,13 +136,16 @@ class PostgresDatabase(SqlDatabase):
         driver: Any = connection.connection.dbapi_connection
         return not driver.closed and driver.info.transaction_status != 0
 
-    def _translate(self, error: DBAPIError) -> StoreError:
+    def _translate(self, error: DBAPIError) -> AgenticError:
         text, where = _text_of(error, self._engine.url), f"the store {self.url}"
         code = str(getattr(error.orig, "sqlstate", None) or "")
         if way_out := _NOT_WRITABLE.get(code):
             return StoreNotWritable(f"{where} cannot be written: {text}. {way_out}")
         if error.connection_invalidated or isinstance(error, OperationalError):
             return StoreUnavailable(f"cannot use {where}: {text}")
+        if isinstance(error, ProgrammingError) and not code:
+            # The server never saw it: the driver does not know an option.
+            return InvalidOption(f"{where} cannot be opened: {text}. {_FORM}")
         return StoreError(f"{where} refused a statement: {text}")
 
 

@@ -1,7 +1,7 @@
-"""A storm of SIGKILLs over a bus on SQLite, and the books afterwards. Run as a script: it prints them as JSON.
+"""A storm of SIGKILLs over a bus, and the books afterwards. Run as a script: it prints them as JSON.
 
-Two producers and three consumers work on one file while one of them, chosen at random, is killed every now and
-then and replaced. Each keeps a journal of its own, written with O_APPEND, which a SIGKILL cannot take back:
+Two producers and three consumers work on one store while one of them, chosen at random, is killed every now and
+then and replaced. Or their connections are: then the processes go on, and send or ack what may be lost again. Each keeps a journal of its own, written with O_APPEND, which a SIGKILL cannot take back:
 
 ``intended``  before a message is given to ``send``
 ``sent``      after ``send`` returned, with fsync
@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sqlite3
 import sys
 import time
 import uuid
@@ -23,7 +22,9 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-from airflow_agentic.errors import StaleLease
+import postgres
+
+from airflow_agentic.errors import StaleLease, StoreUnavailable
 from airflow_agentic.messaging import BusOptions, Message, MessageBus
 from airflow_agentic.stores import open_store
 
@@ -46,7 +47,7 @@ class EarlyAckBus(MessageBus):
         pass
 
 
-BUSES = {"real": MessageBus, "mutant": EarlyAckBus}
+BUSES = {"real": MessageBus, "cut off": MessageBus, "mutant": EarlyAckBus}
 
 
 class Journal:
@@ -59,9 +60,23 @@ class Journal:
             os.fsync(self._file)
 
 
+def url_of(folder: Path) -> str:
+    return (folder / "url").read_text()
+
+
 def open_bus(folder: Path, kind: str):
-    store = open_store(f"sqlite:///{folder}/agentic.db", options=OPTIONS)
+    store = open_store(url_of(folder), options=OPTIONS)
     return store, BUSES[kind](store.bus._store, OPTIONS)
+
+
+def insist(call, *arguments) -> None:
+    """Do it again while it is not known whether it was done."""
+    while True:
+        try:
+            call(*arguments)
+        except StoreUnavailable:
+            continue
+        return
 
 
 def produce(folder: Path, kind: str) -> None:
@@ -75,7 +90,7 @@ def produce(folder: Path, kind: str) -> None:
             batch.append(Message(source="producer", recipient=BOX, id=f"{me}-{number}"))
         for message in batch:
             intended.write(message.id)
-        bus.send_many(batch)
+        insist(bus.send_many, batch)
         for message in batch:
             sent.write(message.id, sync=True)
         time.sleep(random.uniform(0, 0.01) * len(batch))
@@ -95,9 +110,18 @@ def consume(folder: Path, kind: str, until_empty: bool = False) -> None:
             time.sleep(0 if until_empty else random.uniform(0, 2 * HANDLING_SECONDS))
             handled.write(delivery.message.id)
             try:
-                bus.ack(delivery)
+                insist(bus.ack, delivery)
             except StaleLease:
                 handled.write(f"stale {delivery.message.id}")
+
+
+def end_a_connection(folder: Path) -> None:
+    [[ended]] = postgres.query(
+        """SELECT count(pg_terminate_backend(pid)) FROM (
+            SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY random() LIMIT 1) AS victim""",
+        folder.name,
+    )
+    assert ended == 1, "there was nobody to lose a connection"
 
 
 def rage(folder: Path, kind: str, kills: int, seconds: float) -> None:
@@ -113,6 +137,9 @@ def rage(folder: Path, kind: str, kills: int, seconds: float) -> None:
     pause = seconds / (kills + 1)
     for _ in range(kills):
         time.sleep(random.uniform(0.5, 1.5) * pause)
+        if kind == "cut off":
+            end_a_connection(folder)
+            continue
         victim = random.randrange(len(jobs))
         os.kill(processes[victim].pid, signal.SIGKILL)
         processes[victim].join()
@@ -128,13 +155,13 @@ def rage(folder: Path, kind: str, kills: int, seconds: float) -> None:
 def books(folder: Path, kills: int) -> dict[str, object]:
     read = {name: (folder / name).read_text().splitlines() for name in ("intended", "sent", "handled")}
     handled = Counter(word for word in read["handled"] if not word.startswith("stale "))
-    with open_store(f"sqlite:///{folder}/agentic.db") as store:
+    with open_store(url_of(folder)) as store:
         stats = store.bus.stats(BOX)
         dead = {record.message.id for record in store.bus.dead_letters(limit=1_000_000)}
-    with sqlite3.connect(folder / "agentic.db") as database:
-        [[stored]] = database.execute("SELECT count(*) FROM agentic_message").fetchall()
-        [[integrity]] = database.execute("PRAGMA integrity_check").fetchall()
-    database.close()
+        database = store.agents._db
+        [[stored]] = database.fetch("SELECT count(*) FROM agentic_message")
+        check = "PRAGMA integrity_check" if store.url.startswith("sqlite") else "SELECT 'ok'"
+        [[integrity]] = database.fetch(check)
     return {
         # The end of the storm is one more SIGKILL for each of them.
         "kills": kills + PRODUCERS + CONSUMERS,
@@ -153,7 +180,7 @@ def books(folder: Path, kills: int) -> dict[str, object]:
 
 
 def main(folder: Path, kind: str, kills: int, seconds: float) -> None:
-    open_store(f"sqlite:///{folder}/agentic.db").close()
+    open_store(url_of(folder)).close()
     rage(folder, kind, kills, seconds)
     consume(folder, kind, until_empty=True)
     print(json.dumps(books(folder, kills)))

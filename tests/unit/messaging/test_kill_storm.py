@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import postgres
 import pytest
 
 STORM = Path(__file__).with_name("storm.py")
 KILLS, SECONDS = 20, 8
 
 
-def start(folder, kind, kills, seconds):
-    folder.mkdir()
-    command = [sys.executable, "-W", "error", str(STORM), str(folder), kind, str(kills), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+STORMS = {
+    # Kind of storm, kills and seconds.
+    "sqlite": ("real", KILLS, SECONDS),
+    "sqlite-mutant": ("mutant", 10, 5),
+    "postgresql": ("real", KILLS, SECONDS),
+    "postgresql-cut-off": ("cut off", 4 * KILLS, SECONDS),
+}
+
+
+@contextlib.contextmanager
+def start(folder, name):
+    kind, kills, seconds = STORMS[name]
+    here = folder / name
+    here.mkdir()
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:///{here}/agentic.db"
+        if name.startswith("postgresql"):
+            url = f"{postgres.url_of(stack.enter_context(postgres.schema()))}&application_name={name}"
+        (here / "url").write_text(url)
+        command = [sys.executable, "-W", "error", str(STORM), str(here), kind, str(kills), str(seconds)]
+        tests = os.pathsep.join((str(Path(postgres.__file__).parent), os.environ.get("PYTHONPATH", "")))
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(command, text=True, env={**os.environ, "PYTHONPATH": tests}, **pipes)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def finish(process):
@@ -28,22 +55,22 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def storms(tmp_path_factory):
-    """The real bus and the mutant, at the same time."""
+    """All of them, at the same time."""
     folder = tmp_path_factory.mktemp("storm")
-    processes = {
-        kind: start(folder / kind, kind, kills, seconds)
-        for kind, kills, seconds in (("real", KILLS, SECONDS), ("mutant", 10, 5))
-    }
-    try:
-        return {kind: finish(process) for kind, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+    names = [name for name in STORMS if not (name.startswith("postgresql") and postgres.unreachable())]
+    with contextlib.ExitStack() as stack:
+        processes = {name: stack.enter_context(start(folder, name)) for name in names}
+        return {name: finish(process) for name, process in processes.items()}
 
 
-def test_no_message_is_lost_doubled_or_made_up_while_processes_are_killed(storms):
-    books = storms["real"]
+@pytest.fixture(params=[name for name in STORMS if not name.endswith("mutant")])
+def books(request, storms):
+    if request.param.startswith("postgresql"):
+        postgres.require()
+    return storms[request.param]
+
+
+def test_no_message_is_lost_doubled_or_made_up_while_processes_or_connections_are_killed(books):
     assert books["sent"] > 200, "the storm had nothing to destroy"
     assert books["lost"] == 0
     assert books["ghosts"] == 0
@@ -56,5 +83,5 @@ def test_no_message_is_lost_doubled_or_made_up_while_processes_are_killed(storms
 
 
 def test_the_storm_finds_a_bus_that_acks_before_the_work_is_done(storms):
-    assert storms["mutant"]["lost"] > 0
-    assert storms["mutant"]["integrity"] == "ok"
+    assert storms["sqlite-mutant"]["lost"] > 0
+    assert storms["sqlite-mutant"]["integrity"] == "ok"

@@ -7,6 +7,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+import clocked
+import postgres
 import pytest
 
 from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
@@ -25,29 +27,37 @@ def note():
     return Message(source="test", recipient="box", data="kept")
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 class TestAnyStore:
-    def url(self, kind, tmp_path):
-        return "memory://" if kind == "memory" else url_of(tmp_path / "agentic.db")
+    @pytest.fixture(params=clocked.STORES)
+    def url(self, request, tmp_path):
+        if request.param == "postgresql":
+            with postgres.schema() as name:
+                yield postgres.url_of(name)
+        else:
+            yield "memory://" if request.param == "memory" else url_of(tmp_path / "agentic.db")
 
-    def test_it_holds_messages_and_agents(self, kind, tmp_path):
-        with open_store(self.url(kind, tmp_path)) as store:
+    def test_it_holds_messages_and_agents(self, url):
+        with open_store(url) as store:
             assert store.bus.send(note())
             assert store.bus.stats("box").ready == 1
             assert list(store.agents.list()) == []
 
-    def test_its_bus_has_the_options_and_the_owner_it_was_opened_with(self, kind, tmp_path):
+    def test_its_bus_has_the_options_and_the_owner_it_was_opened_with(self, url):
         options = BusOptions(max_attempts=1)
-        with open_store(self.url(kind, tmp_path), options=options, owner="me:1") as store:
+        with open_store(url, options=options, owner="me:1") as store:
             store.bus.send(note())
             [delivery] = store.bus.receive("box")
             assert delivery.max_attempts == 1
             assert store.bus.options is options
             assert store.bus.find(DeliveryQuery())[0].owner == "me:1"
 
-    def test_it_can_be_probed(self, kind, tmp_path):
-        with open_store(self.url(kind, tmp_path)) as store:
+    def test_it_can_be_probed(self, url):
+        with open_store(url) as store:
             assert store.probe()
+
+    def test_its_url_is_that_it_was_opened_with(self, url):
+        with open_store(url) as store:
+            assert store.url == url
 
 
 class TestSqlite:
