@@ -25,7 +25,7 @@ def check_schema(args: Namespace) -> None:
             f"the store {target.shown} does not exist, or has no tables of this provider. It is made by its first "
             "use, or by `airflow agentic db upgrade`."
         )
-    schema.check(present, target.url)
+    schema.check(present, target.shown)
 
 
 @command

@@ -114,3 +114,39 @@ def test_doctor_tells_of_a_server_that_does_not_answer(agentic: Run) -> None:
     assert ended.code == 1
     assert "FAIL     store: cannot use the store postgresql://ana:***@127.0.0.1:1/db" in ended.out
     assert _PASSWORD not in ended.out + ended.err
+
+
+def test_an_airflow_connection_names_the_store(
+    agentic: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_agentic.hooks.messaging import AgenticHook
+
+    connection = {"conn_type": "agentic", "extra": {"url": url, "max_attempts": 2}}
+    monkeypatch.setenv("AIRFLOW_CONN_SERVER", json.dumps(connection))
+    with AgenticHook("server").get_conn() as store:
+        store.bus.send(Message(source="scanner", recipient="auditor"))
+        assert store.bus.receive("auditor")[0].max_attempts == 2
+
+    works, text = AgenticHook("server").test_connection()
+    assert works
+    assert ":***@" in text
+    ended = agentic("messages", "stats", "--conn-id", "server", "-o", "json")
+    assert ended.json[0]["leased"] == 1
+    assert _PASSWORD not in text
+
+
+def test_a_password_among_the_options_of_the_url_is_not_shown_either(agentic: Run) -> None:
+    ended = agentic("db", "check", "--store-url", f"postgresql://ana@127.0.0.1:1/db?password={_PASSWORD}")
+
+    assert ended.code == 1
+    assert "password=***" in ended.err
+    assert _PASSWORD not in ended.out + ended.err
+
+
+def test_an_older_schema_is_told_without_the_password(on_server: Run, url: str) -> None:
+    database = schema.connect(url)
+    schema.upgrade(database, "0001")
+    database.close()
+
+    assert "has schema 0001" in on_server("db", "check").err
+    assert "has schema 0001" in on_server("messages", "stats").err
