@@ -7,6 +7,7 @@ import functools
 import os
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -56,6 +57,23 @@ def schema() -> Iterator[str]:
         yield name
     finally:
         query(f"DROP SCHEMA {name} CASCADE")
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """Make an empty database; yield its name."""
+    require()
+    name = f"agentic_test_{uuid.uuid4().hex[:12]}"
+    query(f"CREATE DATABASE {name}")
+    try:
+        yield name
+    finally:
+        query(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def url_of_database(name: str) -> str:
+    """Return the URL of a store in a database of its own."""
+    return urlsplit(SERVER)._replace(path=f"/{name}").geturl()
 
 
 def url_of(name: str, *more: str) -> str:

@@ -155,6 +155,21 @@ class TestALostConnection:
             ending.join()
         assert held.attempt == 1
 
+    def test_is_replaced_as_soon_as_the_server_is_back(self):
+        with postgres.database() as name, open_store(postgres.url_of_database(name)) as store:
+            store.bus.send(message())
+            postgres.query(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            cut(backend(store))
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match="cannot use the store"):
+                    store.bus.receive("box")
+                with pytest.raises(StoreUnavailable, match="cannot use the store"):
+                    store.bus.send_many([message(), message()])
+            postgres.query(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            [held] = store.bus.receive("box")
+            held.ack()
+            assert store.bus.stats("box").total == 1
+
     def test_by_an_interrupt_leaves_the_store_usable(self, store, other):
         """As Ctrl-C or a task's timeout does it: the runner gives its messages back afterwards."""
         store.bus.send(message())
