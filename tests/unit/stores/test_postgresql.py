@@ -141,6 +141,7 @@ class TestClock:
 
 class TestSchema:
     def test_processes_that_open_one_new_store_at_once_all_succeed(self):
+        postgres.require()
         code = (
             "import sys\n"
             "from airflow_agentic.messaging import Message\n"
