@@ -5,27 +5,62 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import tempfile
 import uuid
+import warnings
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVER = os.environ.get("AGENTIC_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/test")
+_USUAL = "postgresql://postgres@127.0.0.1:5432/test"
+_kept: list[Any] = []
 
 
 @functools.cache
+def found() -> tuple[str, str | None]:
+    """The server, and why there is none (``None`` if there is one).
+
+    It is that of ``AGENTIC_TEST_POSTGRES_URL``, else the usual one of this machine, else one of a wheel's own.
+    """
+    named = os.environ.get("AGENTIC_TEST_POSTGRES_URL")
+    reason = _refusal(named or _USUAL)
+    if reason is None or named:
+        return named or _USUAL, reason
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says where it keeps its files
+            import pgserver
+
+            _kept.append(pgserver.get_server(tempfile.mkdtemp(prefix="agentic-pg-"), cleanup_mode="delete"))
+        host = parse_qs(urlsplit(_kept[0].get_uri()).query)["host"][0]
+        url = f"postgresql://postgres@/postgres?host={quote(host, safe='')}"
+    except Exception as error:  # noqa: BLE001  # no wheel for this machine, no user to run it as: all mean no
+        return _USUAL, f"{reason}; nor does a wheel's own start: {error}"
+    os.environ["AGENTIC_TEST_POSTGRES_URL"] = url  # for the processes that tests start
+    return url, _refusal(url)
+
+
+def server() -> str:
+    """Return the URL of the server."""
+    return found()[0]
+
+
 def unreachable() -> str | None:
     """Why there is no server, or ``None``."""
+    return found()[1]
+
+
+def _refusal(url: str) -> str | None:
     try:
         import psycopg
 
-        psycopg.connect(SERVER, connect_timeout=3).close()
+        psycopg.connect(url, connect_timeout=3).close()
     except Exception as error:  # noqa: BLE001  # a missing driver, a refused password: all mean no
-        return f"no PostgreSQL at AGENTIC_TEST_POSTGRES_URL: {error}".partition("\n")[0]
+        return f"no PostgreSQL at {url}: {error}".partition("\n")[0]
     return None
 
 
@@ -42,7 +77,7 @@ def query(statement: Any, *values: Any) -> list[Any]:
     """Ask the server, past every store."""
     import psycopg
 
-    with psycopg.connect(SERVER, autocommit=True) as connection:
+    with psycopg.connect(server(), autocommit=True) as connection:
         found = connection.execute(statement, values)
         return found.fetchall() if found.description else []
 
@@ -73,10 +108,10 @@ def database() -> Iterator[str]:
 
 def url_of_database(name: str) -> str:
     """Return the URL of a store in a database of its own."""
-    return urlsplit(SERVER)._replace(path=f"/{name}").geturl()
+    return urlsplit(server())._replace(path=f"/{name}").geturl()
 
 
 def url_of(name: str, *more: str) -> str:
     """Return the URL of a store in a schema; ``more`` are schemas that are searched after it."""
     path = "%2C".join((name, *more))
-    return f"{SERVER}{'&' if '?' in SERVER else '?'}options=-csearch_path%3D{path}"
+    return f"{server()}{'&' if '?' in server() else '?'}options=-csearch_path%3D{path}"

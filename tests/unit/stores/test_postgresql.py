@@ -50,7 +50,7 @@ def store(url):
 @pytest.fixture
 def other(name):
     """A second user of the same tables, who does not ask us first."""
-    with psycopg.connect(postgres.SERVER, options=f"-csearch_path={name}", autocommit=True) as connection:
+    with psycopg.connect(postgres.server(), options=f"-csearch_path={name}", autocommit=True) as connection:
         yield connection
 
 
