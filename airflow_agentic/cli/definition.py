@@ -26,7 +26,7 @@ ARG_CONN_ID = Arg(
 ARG_STORE_URL = Arg(
     ("--store-url",),
     metavar="URL",
-    help="The store itself, for example sqlite:////var/lib/airflow/agentic.db; asks no Airflow connection",
+    help="The store itself, sqlite:////var/lib/airflow/agentic.db or postgresql://user@host/db; asks no Airflow\nconnection",
 )
 ARG_AGENT = Arg(("name",), metavar="NAME", help="Name of the agent")
 ARG_MAILBOX = Arg(("mailbox",), metavar="MAILBOX", help="Name of the mailbox")

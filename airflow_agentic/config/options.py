@@ -40,7 +40,8 @@ OPTIONS: tuple[Option, ...] = (
         "store_url",
         "string",
         "",
-        "Store of messages and agents, used when no Airflow connection is named. "
+        "Store of messages and agents, used when no Airflow connection is named: sqlite:////path/agentic.db, or "
+        "postgresql://user@host:5432/database with the extra [postgres]. "
         "Empty means the embedded SQLite file agentic.db under AIRFLOW_HOME.",
         example="sqlite:////var/lib/airflow/agentic.db",
         sensitive=True,
