@@ -6,8 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import entry_points
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError
@@ -18,7 +17,7 @@ from airflow_agentic.agents.contracts import Contract, type_parameters
 from airflow_agentic.agents.function import FunctionAgent, function_name, takes_context, task_types
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.config.injection.signatures import Need, needs_of
-from airflow_agentic.config.loading import UnknownPath, load
+from airflow_agentic.config.loading import UnknownPath, installed, load
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.references import Resolved, has_reference
 from airflow_agentic.config.tree import dotted
@@ -181,13 +180,20 @@ class AgentRegistry:
 
     def names(self) -> list[str]:
         """Names of all agents known here, installed packages included."""
-        return sorted({*self._known, *(point.name for point in _installed())})
+        return sorted({*self._known, *(point.name for point in installed(ENTRY_POINT_GROUP))})
 
     def find(self, name: str) -> AgentDefinition | None:
         """Return the agent that was registered here or is declared by an installed package, if there is one."""
         if name in self._known:
             return self._known[name]
-        return next((as_definition(point.load(), name) for point in _installed() if point.name == name), None)
+        return next(
+            (
+                as_definition(point.load(), name)
+                for point in installed(ENTRY_POINT_GROUP)
+                if point.name == name
+            ),
+            None,
+        )
 
     def resolve(self, name: str, declared: Iterable[str] = ()) -> AgentDefinition:
         """Find an agent: registered here, declared by an installed package, or by path.
@@ -275,11 +281,6 @@ def agent(name: Any = None, *, config: type[BaseModel] | None = None) -> Any:
         return definition
 
     return decorate
-
-
-@cache  # what is installed does not change while a process runs, and looking costs milliseconds
-def _installed() -> tuple[Any, ...]:
-    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _names(needs: Iterable[Need], things: Mapping[str, Any]) -> list[str]:

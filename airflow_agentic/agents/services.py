@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -17,7 +15,7 @@ from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.config.flags import Flags
 from airflow_agentic.config.injection.container import Fault, Provider, Services
 from airflow_agentic.config.injection.signatures import Named, type_hints
-from airflow_agentic.config.loading import UnknownPath, load
+from airflow_agentic.config.loading import UnknownPath, installed, load
 from airflow_agentic.config.model import ServiceSection
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import Project
@@ -117,11 +115,11 @@ def _service(project: Project, name: str, section: ServiceSection, resolver: Sec
 
 def _factory(name: str, section: ServiceSection) -> Callable[..., Any]:
     wanted = section.type or name
-    if ":" not in wanted and (point := next((p for p in _installed() if p.name == wanted), None)):
+    if ":" not in wanted and (point := next((p for p in installed(GROUP) if p.name == wanted), None)):
         found: Callable[..., Any] = point.load()
         return found
     if "." not in wanted and ":" not in wanted:
-        near = did_you_mean(wanted, [point.name for point in _installed()])
+        near = did_you_mean(wanted, [point.name for point in installed(GROUP)])
         message = f"no installed package declares a service {wanted!r}"
         raise UnknownPath(message, near or 'give type: "package.module:factory"')
     factory: Any = load(wanted)
@@ -224,10 +222,5 @@ def _installed_services() -> list[Provider]:
             point.load(),
             origin=f"entry point of {point.dist.name if point.dist else 'a package'}",
         )
-        for point in _installed()
+        for point in installed(GROUP)
     ]
-
-
-@cache  # what is installed does not change while a process runs, and looking costs milliseconds
-def _installed() -> tuple[Any, ...]:
-    return tuple(entry_points(group=GROUP))

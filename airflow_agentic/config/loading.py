@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from airflow_agentic.config.names import did_you_mean
@@ -51,3 +53,9 @@ def load(path: str) -> Any:
             raise UnknownPath(f"{module!r} has no {attribute!r}", near)
         found = getattr(found, name)
     return found
+
+
+@cache  # what is installed does not change while a process runs, and looking costs milliseconds
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    """Return what installed packages declare as entry points of a group."""
+    return tuple(entry_points(group=group))

@@ -34,6 +34,11 @@ class Option:
     minimum: float | None = None
     sensitive: bool = False
 
+    @property
+    def indirect_keys(self) -> tuple[str, ...]:
+        """Keys under which Airflow takes a sensitive option from a command or a secrets backend."""
+        return (f"{self.key}_cmd", f"{self.key}_secret") if self.sensitive else ()
+
 
 OPTIONS: tuple[Option, ...] = (
     Option(

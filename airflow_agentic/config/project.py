@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import PrivateAttr
 
+from airflow_agentic.config.loading import installed
 from airflow_agentic.config.masking import shown
 from airflow_agentic.config.model import ProjectSection
 from airflow_agentic.config.sources import (
@@ -177,7 +177,7 @@ def checked(project: Project) -> Project:
         ProjectInvalid: Something is wrong.
     """
     faults = []
-    for point in entry_points(group=CHECKS_GROUP):
+    for point in installed(CHECKS_GROUP):
         check: Check = point.load()
         faults += [project.fault(*found) for found in check(project)]
     if faults:

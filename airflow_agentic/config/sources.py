@@ -19,7 +19,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from airflow_agentic.config.files.reading import read_bytes
+from airflow_agentic.config.files.reading import SUFFIXES, read_bytes
 from airflow_agentic.config.model import ProjectSection, known_keys
 from airflow_agentic.config.names import did_you_mean, normalised
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION
@@ -37,7 +37,6 @@ from airflow_agentic.config.tree import (
 )
 from airflow_agentic.errors import ConfigFault
 
-SUFFIXES = (".yaml", ".yml", ".toml")
 VARIABLE_PREFIX = "AGENTIC__"
 OPTION_PREFIX = f"AIRFLOW__{SECTION.upper()}__"
 
@@ -176,7 +175,8 @@ class EnvironmentSource(Source):
             origin = Origin(f"environment variable {name}")
             if name.startswith(OPTION_PREFIX):
                 key = name.removeprefix(OPTION_PREFIX).lower()
-                if not _is_indirect(key):
+                # What a command or a secrets backend tells, the runtime asks Airflow for.
+                if not any(key in option.indirect_keys for option in OPTIONS):
                     parts.append(options.option(key, self._env[name], origin))
         mine = (name for name in sorted(self._env) if name.startswith(VARIABLE_PREFIX))
         parts += [self._variable(name, Origin(f"environment variable {name}")) for name in mine]
@@ -357,13 +357,6 @@ def read_files(
 def relevant(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that say something about the configuration."""
     return {name: value for name, value in env.items() if name.startswith((VARIABLE_PREFIX, OPTION_PREFIX))}
-
-
-def _is_indirect(key: str) -> bool:
-    """Whether Airflow takes the option from a command or a secrets backend; the runtime asks Airflow for those."""
-    return any(
-        key == f"{option.key}_{how}" for option in OPTIONS if option.sensitive for how in ("cmd", "secret")
-    )
 
 
 def _finite(text: str) -> float:

@@ -84,7 +84,16 @@ def settings(overrides: Mapping[str, object] | None = None) -> Settings:
         ProjectInvalid: The project configuration cannot be used.
         InvalidOption: One of ``overrides`` cannot be used.
     """
-    return Settings.parse({**project().settings.model_dump(), **(overrides or {})})
+    return settings_of(project(), overrides)
+
+
+def settings_of(declared: Project, overrides: Mapping[str, object] | None = None) -> Settings:
+    """Return the options that a project declares, with ``overrides`` on top.
+
+    Raises:
+        InvalidOption: One of ``overrides`` cannot be used.
+    """
+    return Settings.parse({**declared.settings.model_dump(), **(overrides or {})})
 
 
 def web_url(path: str) -> str:
@@ -119,9 +128,7 @@ def _file_options() -> dict[str, str]:
 
     written = configparser.RawConfigParser.has_section(conf, SECTION)
     keys = configparser.RawConfigParser.options(conf, SECTION) if written else []
-    indirect = {
-        f"{option.key}_{how}": option.key for option in OPTIONS if option.sensitive for how in _INDIRECT
-    }
+    indirect = {key: option.key for option in OPTIONS for key in option.indirect_keys}
     found = {}
     for key in keys:
         name = indirect.get(key, key)
@@ -132,9 +139,6 @@ def _file_options() -> dict[str, str]:
     return found
 
 
-_INDIRECT = ("cmd", "secret")
-
-
 def _variables() -> dict[str, str]:
     """Return options of the environment as Airflow reads them: expanded, from a command, from a secrets backend."""
     from airflow.configuration import conf  # noqa: TID251  # see the package's docstring
@@ -142,8 +146,7 @@ def _variables() -> dict[str, str]:
     found = {}
     for option in OPTIONS:
         name = _VARIABLE + option.key.upper()
-        indirect = option.sensitive and any(f"{name}_{how.upper()}" in os.environ for how in _INDIRECT)
-        if name in os.environ or indirect:
+        if any(_VARIABLE + key.upper() in os.environ for key in (option.key, *option.indirect_keys)):
             # What a command prints ends with a line end.
             found[name] = (conf.get(SECTION, option.key, fallback="") or "").strip()
     return found

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from airflow_agentic.config.references import Reference
 from airflow_agentic.errors import UnresolvedReference
-
-Tags = Mapping[str, str]
+from airflow_agentic.observability.metrics import Tags
 
 
 class AirflowReferences:

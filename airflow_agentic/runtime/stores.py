@@ -11,11 +11,12 @@ from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION
 from airflow_agentic.config.settings import Settings
 from airflow_agentic.errors import ConfigurationError, InvalidOption
 from airflow_agentic.messaging.bus import BusOptions
-from airflow_agentic.runtime.configuration import embedded_url, project, settings
+from airflow_agentic.runtime.configuration import embedded_url, project, settings_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_agentic.config.project import Project
     from airflow_agentic.stores import Store
 
 DEFAULT_CONN_ID = "agentic_default"
@@ -86,10 +87,11 @@ def target(conn_id: str | None = None) -> StoreTarget:
     connection = _connection(conn_id)
     if connection is not None:
         return target_of(connection)
-    values = settings()
+    declared = project()
+    values = settings_of(declared)
     if values.store_url:
-        return StoreTarget(values.store_url, values, f"[{SECTION}] store_url", attempts=_attempts())
-    return StoreTarget(embedded_url(), values, "the embedded default", attempts=_attempts())
+        return StoreTarget(values.store_url, values, f"[{SECTION}] store_url", attempts=_attempts(declared))
+    return StoreTarget(embedded_url(), values, "the embedded default", attempts=_attempts(declared))
 
 
 def target_of(connection: Connection) -> StoreTarget:
@@ -113,10 +115,11 @@ def target_of(connection: Connection) -> StoreTarget:
         )
     own = {key: value for key, value in extra.items() if key in keys and value is not None}
     Settings.parse(own, where=f"connection {connection.conn_id!r}:")
-    values = settings(own)
+    declared = project()
+    values = settings_of(declared, own)
     url = extra.get("url") or values.store_url or embedded_url()
     origin = f"connection {connection.conn_id}"
-    return StoreTarget(str(url), values, origin, connection.conn_id, _attempts())
+    return StoreTarget(str(url), values, origin, connection.conn_id, _attempts(declared))
 
 
 def open_store(conn_id: str | None = None) -> Store:
@@ -140,9 +143,8 @@ def _connection(conn_id: str | None) -> Connection | None:
     return connection
 
 
-def _attempts() -> dict[str, int]:
+def _attempts(declared: Project) -> dict[str, int]:
     """A message's attempts are counted from when it is sent: so its sender must know them."""
-    found = project()
-    policies = {name: agent.policy for name, agent in found.agents.items() if agent.policy}
-    retries = {name: found.policies[policy].retry.max_attempts for name, policy in policies.items()}
+    policies = {name: agent.policy for name, agent in declared.agents.items() if agent.policy}
+    retries = {name: declared.policies[policy].retry.max_attempts for name, policy in policies.items()}
     return {name: attempts for name, attempts in retries.items() if attempts is not None}

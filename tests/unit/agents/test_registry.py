@@ -32,7 +32,7 @@ def registry(monkeypatch):
     """A registry of its own, which @agent uses, with no agents of installed packages."""
     fresh = AgentRegistry()
     monkeypatch.setattr(REGISTRY_MODULE, "registry", fresh)
-    monkeypatch.setattr(REGISTRY_MODULE, "_installed", list)
+    monkeypatch.setattr(REGISTRY_MODULE, "installed", lambda _group: [])
     return fresh
 
 
@@ -216,7 +216,7 @@ class TestResolve:
             def load(self):
                 return lambda task: task + 1
 
-        monkeypatch.setattr(REGISTRY_MODULE, "_installed", lambda: [Point()])
+        monkeypatch.setattr(REGISTRY_MODULE, "installed", lambda _group: [Point()])
         assert registry.names() == ["installed"]
         definition = registry.resolve("installed")
         assert (definition.name, run(definition.create(), 1)) == ("installed", 2)
@@ -228,7 +228,7 @@ class TestResolve:
             def load(self):
                 raise AssertionError
 
-        monkeypatch.setattr(REGISTRY_MODULE, "_installed", lambda: [Point()])
+        monkeypatch.setattr(REGISTRY_MODULE, "installed", lambda _group: [Point()])
         mine = AgentDefinition("same", lambda task: task)
         registry.register(mine)
         assert registry.resolve("same") is mine

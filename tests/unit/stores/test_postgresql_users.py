@@ -25,17 +25,6 @@ OPTIONS = BusOptions(max_attempts=2, poll=timedelta(milliseconds=10))
 
 
 @pytest.fixture
-def name():
-    with postgres.schema() as made:
-        yield made
-
-
-@pytest.fixture
-def url(name):
-    return postgres.url_of(name)
-
-
-@pytest.fixture
 def store(url):
     with open_store(url, options=OPTIONS) as opened:
         yield opened
