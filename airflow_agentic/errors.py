@@ -20,7 +20,15 @@
     │   │   └── MessageTooLarge       over the size limit
     │   ├── UndecodableMessage        stored bytes that are not an envelope this version reads
     │   ├── MessageNotFound           no such message or delivery
-    │   └── StaleLease                the lease ended or belongs to somebody else
+    │   ├── StaleLease                the lease ended or belongs to somebody else
+    │   ├── InvalidFilter             a condition on messages that does not compile
+    │   ├── Unroutable                nobody subscribed to what must reach somebody
+    │   ├── MailboxFull               the mailbox has as many open messages as it may
+    │   ├── ReplyTimeout              a request was not answered in time
+    │   ├── ErrorReply                a request was answered with an error
+    │   ├── StateConflict             somebody else changed the state since it was read
+    │   │   └── AlreadyHandled        the consumer handled this message before
+    │   └── ClaimCheckDamaged         data that was kept elsewhere is gone or was changed
     ├── ServiceError                  an external system failed or did not answer
     │   └── ServiceRefused            it understood and refused
     └── StoreError
@@ -167,6 +175,58 @@ class StaleLease(MessageError):
 
     Nothing was changed. The delivery comes again to whoever claims it; a retry of the same call does not help.
     """
+
+
+class InvalidFilter(MessageError):
+    """A condition on messages does not compile. A retry does not help."""
+
+
+class Unroutable(MessageError):
+    """A message leads to nobody, and its sender said that it must reach somebody. A retry does not help."""
+
+
+class MailboxFull(MessageError):
+    """A mailbox has as many open messages as it may; nothing was sent. A retry may help, once it is worked off."""
+
+    retry_helps = True
+
+
+class ReplyTimeout(MessageError):
+    """A request was neither answered nor refused before its deadline. A retry may help."""
+
+    retry_helps = True
+
+
+class ErrorReply(MessageError):
+    """A request was answered with an error.
+
+    Attributes:
+        category: What the other side said of it: ``transient``, ``permanent`` or ``configuration``.
+    """
+
+    def __init__(self, text: str, category: str = "permanent") -> None:
+        super().__init__(text)
+        self.category = category
+
+    @property
+    def retry_helps(self) -> bool:  # type: ignore[override]
+        """Whether the other side said that it may work later."""
+        return self.category == "transient"
+
+    def __reduce__(self) -> tuple[type[ErrorReply], tuple[str, str]]:
+        return type(self), (str(self), self.category)
+
+
+class StateConflict(MessageError):
+    """Somebody else changed a value since it was read; nothing was changed. Read it again, and decide anew."""
+
+
+class AlreadyHandled(StateConflict):
+    """A consumer noted before that it handled this message; nothing was changed. Ack it without effects."""
+
+
+class ClaimCheckDamaged(MessageError):
+    """Data that is kept outside the store is gone, or is not what was sent. A retry does not help."""
 
 
 class ServiceError(AgenticError):

@@ -8,11 +8,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import postgres
+import redis_server
 
 from airflow_agentic.messaging import BusOptions, MessageBus
 from airflow_agentic.stores import Store
-from airflow_agentic.stores.memory import MemoryAgentStore, MemoryMessageStore
-from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, SqlMessageStore, schema
+from airflow_agentic.stores.memory import MemoryAgentStore, memory_bus_store
+from airflow_agentic.stores.redis import open_redis
+from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, schema, sql_bus_store
 from airflow_agentic.stores.sql.postgresql import PostgresDatabase
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ OWNER = "worker-1:42"
 _UNIX_EPOCH_JULIAN = 2440587.5
 _DAY_MS = 86_400_000
 
-STORES = ("memory", "sqlite", "postgresql")
+STORES = ("memory", "sqlite", "postgresql", "redis")
 """Every kind of store: a test of what any store must do runs on each of them."""
 
 
@@ -35,6 +37,9 @@ def opened(kind: str, folder: Path, clock: FakeClock, options: BusOptions | None
     if kind == "postgresql":
         with postgres.schema() as name, postgresql(name, clock, options) as store:
             yield store
+    elif kind == "redis":
+        with redis_server.prefix() as name, redis(name, clock, options) as store:
+            yield store
     else:
         with (
             memory(clock, options) if kind == "memory" else sqlite(folder / "agentic.db", clock, options)
@@ -43,7 +48,7 @@ def opened(kind: str, folder: Path, clock: FakeClock, options: BusOptions | None
 
 
 def memory(clock: FakeClock, options: BusOptions | None = None) -> Store:
-    bus = MessageBus(MemoryMessageStore(clock), options, OWNER)
+    bus = MessageBus(memory_bus_store(clock), options, OWNER)
     return Store("memory://", bus, MemoryAgentStore(clock), lambda: "memory", lambda: None)
 
 
@@ -70,7 +75,7 @@ class ClockedPostgres(PostgresDatabase):
         self._told: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
 
     def _send(self, held: Any, statement: str, parameters: Any) -> Any:
-        driver, now = held.connection.connection.dbapi_connection, self.clock()
+        driver, now = held.driver, self.clock()
         if self._told.get(driver) != now:
             text = str(round(now.timestamp() * 1_000_000))
             driver.execute("SELECT set_config('agentic.now', %s, false)", [text])
@@ -80,7 +85,9 @@ class ClockedPostgres(PostgresDatabase):
 
 def postgresql(name: str, clock: FakeClock, options: BusOptions | None = None) -> Store:
     """Open a real PostgreSQL store in a schema that has a clock of its own."""
+    # Two processes that replace it at the same time would disturb each other.
     postgres.query(f"""
+        SELECT pg_advisory_xact_lock(20300101);
         CREATE OR REPLACE FUNCTION {name}.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
         $$ SELECT timestamptz 'epoch'
             + CAST(current_setting('agentic.now') AS BIGINT) * interval '1 microsecond' $$""")
@@ -91,8 +98,15 @@ def postgresql(name: str, clock: FakeClock, options: BusOptions | None = None) -
     return _store(database, options)
 
 
+def redis(prefix: str, clock: FakeClock, options: BusOptions | None = None) -> Store:
+    """Open a real Redis store whose scripts are told the clock's time."""
+    server = open_redis(redis_server.url_of(prefix), clock=clock)
+    bus = MessageBus(server.bus_store(), options, OWNER)
+    return Store(server.url, bus, server.agents(), server.probe, server.close)
+
+
 def _store(database: SqlDatabase, options: BusOptions | None) -> Store:
-    bus = MessageBus(SqlMessageStore(database), options, OWNER)
+    bus = MessageBus(sql_bus_store(database), options, OWNER)
     return Store(
         database.url, bus, SqlAgentStore(database), functools.partial(schema.probe, database), database.close
     )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
+_TOPIC_WORD = re.compile(r"[A-Za-z0-9_-]+|\*|#")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -27,3 +28,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 def normalised(name: str) -> str:
     """Return the spelling in which an environment variable can say a name: ``license-auditor`` as ``license_auditor``."""
     return _NOT_ALPHANUMERIC.sub("_", name.lower())
+
+
+def is_topic_pattern(pattern: str) -> bool:
+    """Whether a text is words with dots between them, with ``*`` for one word and ``#`` for any number."""
+    return all(_TOPIC_WORD.fullmatch(word) for word in pattern.split("."))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from airflow_agentic.messaging.bus import BusOptions, MessageBus
+from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.delivery import Delivery, DeliveryRecord, DeliveryState, MailboxStats
 from airflow_agentic.messaging.message import Kind, Message
+from airflow_agentic.messaging.options import BusOptions, MailboxRules
+from airflow_agentic.messaging.routing import Subscription
 
 __all__ = [
     "BusOptions",
@@ -12,7 +14,9 @@ __all__ = [
     "DeliveryRecord",
     "DeliveryState",
     "Kind",
+    "MailboxRules",
     "MailboxStats",
     "Message",
     "MessageBus",
+    "Subscription",
 ]

@@ -5,12 +5,16 @@
     READY ─claim─> LEASED ─ack(token)──────────────> DONE
       ^              │ ├─extend(token)─> LEASED
       │<─release─────┤ ├─lease expired─> claimable again, by the same query
-      │<─nack(delay)─┘ └─attempts spent | reject ──> DEAD ─redrive(who, why)─> READY
+      │<─nack(delay)─┘ └─attempts spent | reject | expired ──> DEAD ─redrive(who, why)─> READY
+
+Deliveries of one mailbox with the same ordering key form a lane. The first open one can be claimed; the others wait
+(``READY``, and in nobody's reach) until it is done or dead. So a lane is handled in order, one at a time, and what waits
+in it costs the others nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -35,7 +39,7 @@ class HistoryEntry:
 
     Attributes:
         at: When, by the store's clock.
-        event: ``nack``, ``reject``, ``lease-expired`` or ``redrive``.
+        event: ``nack``, ``reject``, ``lease-expired``, ``expired`` or ``redrive``.
         attempt: The attempt it happened in.
         actor: The lease owner, or the person.
         detail: The reason given.
@@ -62,7 +66,8 @@ class DeliveryRecord:
         updated_at: Last change, by the store's clock.
         message: The envelope, or ``None`` if it cannot be read by this version (see ``reason``).
         reason: Why it is dead, or what the last attempt said.
-        owner: Who holds the lease.
+        owner: Who holds the lease, or held it when the delivery was done.
+        waiting: Whether an earlier delivery of its lane must end first.
         redrives: How often it came back from the dead letters.
         history: Failures and interventions, oldest first.
     """
@@ -77,6 +82,7 @@ class DeliveryRecord:
     message: Message | None
     reason: str | None = None
     owner: str | None = None
+    waiting: bool = False
     redrives: int = 0
     history: tuple[HistoryEntry, ...] = ()
 
@@ -87,7 +93,8 @@ class MailboxStats:
 
     Attributes:
         ready: Waiting to be claimed, delayed ones included.
-        delayed: Those of ``ready`` that are not to be claimed yet.
+        waiting: Those of ``ready`` that wait for an earlier one of their lane.
+        delayed: Those of ``ready`` that are not to be claimed yet and do not wait for another one.
         scheduled: Those of ``delayed`` that were sent for later and never handed out.
         leased: In somebody's hands, ``expired`` ones included.
         expired: Those of ``leased`` whose lease ended; the next receiver gets them.
@@ -99,6 +106,7 @@ class MailboxStats:
 
     mailbox: str
     ready: int = 0
+    waiting: int = 0
     delayed: int = 0
     scheduled: int = 0
     leased: int = 0
@@ -121,7 +129,7 @@ class MailboxStats:
     @property
     def claimable(self) -> int:
         """Deliveries that a receiver would get now."""
-        return self.ready - self.delayed + self.expired
+        return self.ready - self.delayed - self.waiting + self.expired
 
     @property
     def total(self) -> int:
@@ -132,13 +140,27 @@ class MailboxStats:
 class Settles(Protocol):
     """Whatever handed a delivery out and can end it: the bus."""
 
-    def ack(self, *deliveries: Delivery, send: Sequence[Message] = ()) -> None:
-        """End as done, and send in the same commit."""
+    def ack(
+        self,
+        *deliveries: Delivery,
+        send: Sequence[Message] = (),
+        state: Mapping[str, Any] | None = None,
+        versions: Mapping[str, int] | None = None,
+        inbox: str | None = None,
+    ) -> None:
+        """End as done, send and keep state in one commit."""
 
-    def nack(self, delivery: Delivery, *, delay: timedelta | None = None, reason: str = "") -> None:
+    def nack(
+        self,
+        delivery: Delivery,
+        *,
+        delay: timedelta | None = None,
+        reason: str = "",
+        send: Sequence[Message] = (),
+    ) -> None:
         """Give back as failed."""
 
-    def reject(self, delivery: Delivery, *, reason: str) -> None:
+    def reject(self, delivery: Delivery, *, reason: str, send: Sequence[Message] = ()) -> None:
         """Put into the dead letters."""
 
     def release(self, *deliveries: Delivery) -> None:
@@ -161,6 +183,7 @@ class Delivery:
         max_attempts: After so many failed attempts it goes to the dead letters.
         token: Proof of the lease; every call below carries it.
         lease_until: When the lease ends unless it is extended.
+        ordering_key: The key of its lane, if it has one.
     """
 
     delivery_id: int
@@ -170,42 +193,57 @@ class Delivery:
     max_attempts: int
     token: str
     lease_until: datetime
-    bus: Settles = field(repr=False, compare=False)
+    ordering_key: str | None = None
+    bus: Settles = field(repr=False, compare=False, kw_only=True)
 
-    def ack(self, send: Sequence[Message] = ()) -> None:
-        """The message was handled. ``send`` leaves in the same commit, or not at all.
+    def ack(
+        self,
+        send: Sequence[Message] = (),
+        state: Mapping[str, Any] | None = None,
+        versions: Mapping[str, int] | None = None,
+        inbox: str | None = None,
+    ) -> None:
+        """The message was handled. What follows from it takes effect in the same commit, or not at all.
 
         Args:
             send: Messages that the handling produced.
+            state: Values to keep for this mailbox, as JSON (``None`` forgets one); see ``MessageBus.state``.
+            versions: Versions that those values must still have: 0 for one that must not be there yet.
+            inbox: Name of a consumer: note that it handled this message, whatever delivery it came by.
 
         Raises:
-            StaleLease: The lease ended or was lost; nothing was acked or sent.
-            MessageTooLarge: One of ``send`` is over the limit; nothing was acked or sent.
+            StaleLease: The lease ended or was lost; nothing was acked, sent or kept.
+            StateConflict: A value has another version; nothing was acked, sent or kept. It is ``AlreadyHandled`` if
+                the consumer handled the message before: then ack without effects.
+            MessageTooLarge: One of ``send`` is over the limit; nothing was acked, sent or kept.
+            MailboxFull: There is no room for one of ``send``; nothing was acked, sent or kept.
         """
-        self.bus.ack(self, send=send)
+        self.bus.ack(self, send=send, state=state, versions=versions, inbox=inbox)
 
-    def nack(self, delay: timedelta | None = None, reason: str = "") -> None:
+    def nack(self, delay: timedelta | None = None, reason: str = "", send: Sequence[Message] = ()) -> None:
         """The attempt failed: come again later, or go to the dead letters if the attempts are spent.
 
         Args:
             delay: Time until it can be claimed again. Default: exponential backoff with full jitter.
             reason: What went wrong; kept in the history.
+            send: Messages that leave in the same commit.
 
         Raises:
             StaleLease: The lease ended or was lost; nothing was changed.
         """
-        self.bus.nack(self, delay=delay, reason=reason)
+        self.bus.nack(self, delay=delay, reason=reason, send=send)
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, send: Sequence[Message] = ()) -> None:
         """It can never be handled: go to the dead letters now.
 
         Args:
             reason: Why; kept with the dead letter.
+            send: Messages that leave in the same commit.
 
         Raises:
             StaleLease: The lease ended or was lost; nothing was changed.
         """
-        self.bus.reject(self, reason=reason)
+        self.bus.reject(self, reason=reason, send=send)
 
     def release(self) -> None:
         """Give it back unhandled; the attempt is not counted.
@@ -230,6 +268,7 @@ def reference(message: Message) -> dict[str, Any]:
         "id": message.id,
         "source": message.source,
         "recipient": message.recipient,
+        **{name: value for name in ("topic", "audience") if (value := getattr(message, name)) is not None},
         "type": message.type,
         "correlation_id": message.correlation_id,
     }

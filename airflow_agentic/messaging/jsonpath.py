@@ -1,9 +1,35 @@
-"""Names the place in a value that keeps it from being JSON. Used for error texts only."""
+"""JSON, strictly: what is not JSON is refused, and the place in the value that it is at is named."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
+
+from pydantic_core import from_json
+
+from airflow_agentic.errors import InvalidMessage
+
+DEEPEST = 199
+"""So many lists and objects may lie in each other: one more, the envelope, is what readers of JSON take."""
+
+
+def as_json(value: Any, path: str) -> bytes:
+    """Return a value as JSON in UTF-8.
+
+    Args:
+        value: Any JSON value.
+        path: How the caller calls it.
+
+    Raises:
+        InvalidMessage: It is not JSON.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        from_json(b"[%b]" % text)  # what cannot be read again is not written
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidMessage(first_non_json(value, path)) from None
+    return text
 
 
 def first_non_json(value: Any, path: str) -> str:
@@ -24,6 +50,8 @@ def _search(value: Any, path: str, above: tuple[int, ...]) -> str | None:
         return _fault(value, path)
     if id(value) in above:
         return f"{path} contains itself"
+    if len(above) >= DEEPEST:
+        raise RecursionError
     items: list[tuple[Any, Any]]
     if isinstance(value, dict):
         for key in value:

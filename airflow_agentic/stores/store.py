@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.errors import InvalidOption
-from airflow_agentic.messaging.bus import BusOptions, MessageBus
-from airflow_agentic.messaging.ports import MessageStore
+from airflow_agentic.messaging.bus import MessageBus
+from airflow_agentic.messaging.options import BusOptions
+from airflow_agentic.messaging.ports import Blobs
+from airflow_agentic.observability.metrics import Metrics
 
 _SQL = ("sqlite", "postgresql", "postgresql+psycopg")
+_REDIS = ("redis", "rediss")
 
 
 @dataclass
@@ -42,14 +45,23 @@ class Store:
         self.close()
 
 
-def open_store(url: str, *, options: BusOptions | None = None, owner: str | None = None) -> Store:
+def open_store(
+    url: str,
+    *,
+    options: BusOptions | None = None,
+    owner: str | None = None,
+    metrics: Metrics | None = None,
+    blobs: Blobs | None = None,
+) -> Store:
     """Open a store; an empty database gets its schema.
 
     Args:
-        url: ``sqlite:////absolute/path.db``, ``postgresql://user@host:5432/database``, or ``memory://`` for a
-            store that ends with the process.
+        url: ``sqlite:////absolute/path.db``, ``postgresql://user@host:5432/database``,
+            ``redis://user:password@host:6379/0``, or ``memory://`` for a store that ends with the process.
         options: Limits and times of the bus.
         owner: Name of this process in leases and histories; default ``host:pid``.
+        metrics: Where numbers of the bus go.
+        blobs: Where data goes that is too large to travel.
 
     Raises:
         InvalidOption: The URL is not one of the above, or its driver is not installed.
@@ -59,22 +71,30 @@ def open_store(url: str, *, options: BusOptions | None = None, owner: str | None
         SchemaTooNew: Made by a newer version: upgrade the package.
     """
     scheme = urlsplit(url).scheme
+    bus = functools.partial(MessageBus, options=options, owner=owner, metrics=metrics, blobs=blobs)
     if scheme == "memory":
-        from airflow_agentic.stores.memory import MemoryAgentStore, MemoryMessageStore
+        from airflow_agentic.stores.memory import MemoryAgentStore, memory_bus_store
 
-        messages: MessageStore = MemoryMessageStore()
-        bus = MessageBus(messages, options, owner)
-        return Store(url, bus, MemoryAgentStore(), probe=lambda: "memory", close=lambda: None)
+        store = bus(memory_bus_store())
+        return Store(url, store, MemoryAgentStore(), probe=lambda: "memory", close=lambda: None)
     if scheme in _SQL:
-        from airflow_agentic.stores.sql import SqlAgentStore, SqlMessageStore, schema
+        from airflow_agentic.stores.sql import SqlAgentStore, schema, sql_bus_store
 
         database = schema.open_database(url)
-        bus = MessageBus(SqlMessageStore(database), options, owner)
         probe = functools.partial(schema.probe, database)
-        return Store(database.url, bus, SqlAgentStore(database), probe=probe, close=database.close)
+        store = bus(sql_bus_store(database))
+        return Store(database.url, store, SqlAgentStore(database), probe=probe, close=database.close)
+    if scheme in _REDIS:
+        from airflow_agentic.stores.redis import open_redis
+
+        server = open_redis(url)
+        return Store(
+            server.url, bus(server.bus_store()), server.agents(), probe=server.probe, close=server.close
+        )
     # Not the URL itself: there may be a password in it.
     raise InvalidOption(
         f"there is no store of kind {scheme!r}. Use sqlite:////absolute/path/agentic.db "
         "(three slashes for a relative path, four for an absolute one), postgresql://user@host:5432/database, "
+        "redis://host:6379/0, "
         "or memory:// in tests."
     )

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpRequest, HttpResponse, HttpTransport
-from airflow_agentic.messaging.bus import BusOptions, MessageBus
-from airflow_agentic.stores.memory import Clock, MemoryAgentStore, MemoryMessageStore, utc_now
+from airflow_agentic.messaging import BusOptions, MessageBus
+from airflow_agentic.stores.memory import Clock, MemoryAgentStore, memory_bus_store, utc_now
 from airflow_agentic.stores.store import Store
 
 
@@ -54,7 +54,7 @@ def memory_store(clock: Clock = utc_now, options: BusOptions | None = None) -> I
         clock: Tells the store the time, for example a :class:`FakeClock`.
         options: Limits and times of the bus.
     """
-    bus = MessageBus(MemoryMessageStore(clock), options)
+    bus = MessageBus(memory_bus_store(clock), options)
     with Store("memory://", bus, MemoryAgentStore(clock), lambda: "memory", lambda: None) as store:
         yield store
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from airflow_agentic.messaging.ports import BusStore
 from airflow_agentic.stores.sql.agents import SqlAgentStore
+from airflow_agentic.stores.sql.books import SqlBooks
 from airflow_agentic.stores.sql.connecting import connect
 from airflow_agentic.stores.sql.database import SqlDatabase
-from airflow_agentic.stores.sql.messages import SqlMessageStore
+from airflow_agentic.stores.sql.messages import SqlMessages
+from airflow_agentic.stores.sql.state import SqlState
+from airflow_agentic.stores.sql.subscriptions import SqlHeartbeats, SqlSubscriptions
 
-__all__ = ["SqlAgentStore", "SqlDatabase", "SqlMessageStore", "connect"]
+__all__ = ["SqlAgentStore", "SqlDatabase", "connect", "sql_bus_store"]
+
+
+def sql_bus_store(database: SqlDatabase) -> BusStore:
+    """Return what a database holds, as the bus takes it."""
+    return BusStore(
+        SqlMessages(database),
+        SqlBooks(database),
+        SqlSubscriptions(database),
+        SqlHeartbeats(database),
+        SqlState(database),
+    )

@@ -1,19 +1,36 @@
-"""Runs statements on held connections, with our errors instead of the driver's."""
+"""Runs statements on held connections, with our errors instead of the driver's.
+
+Statements go to the driver itself: for what a queue does, SQLAlchemy's own layer costs as much as the database.
+SQLAlchemy gives what is hard to write: connecting, knowing a lost connection, and one tree of errors.
+"""
 
 from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import random
+import time
+from collections import namedtuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError
 
-from airflow_agentic.errors import AgenticError, StoreUnavailable
+from airflow_agentic.errors import AgenticError, StoreError, StoreUnavailable
 from airflow_agentic.stores.sql.dialects import Dialect
+
+T = TypeVar("T")
+
+# Two transactions that wait for each other are rare, and the loser's is undone whole: it may begin again.
+_DEADLOCK_TRIES = 5
+
+
+class Deadlock(StoreError):
+    """Two transactions waited for each other, and this one was undone. It may begin again."""
+
+    retry_helps = True
 
 
 @dataclass
@@ -22,6 +39,20 @@ class Held:
 
     connection: Connection
     in_transaction: bool = False
+    driver: Any = None
+
+    def invalidate(self, error: BaseException | None = None) -> None:
+        """Drop the driver's connection; the next statement has a new one."""
+        self.driver = None
+        self.connection.invalidate(error)
+
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+def _row(*names: str) -> Callable[[Iterable[Any]], Any]:
+    made: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # noqa: PYI024  # names of a running query
+    return made._make
 
 
 class SqlDatabase(abc.ABC):
@@ -37,6 +68,9 @@ class SqlDatabase(abc.ABC):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        assert engine.dialect.dbapi is not None
+        self._makers: dict[str, Callable[[Iterable[Any]], Any]] = {}
+        self._driver_error: Any = engine.dialect.dbapi.Error
 
     @property
     @abc.abstractmethod
@@ -53,8 +87,12 @@ class SqlDatabase(abc.ABC):
         """End the connections."""
 
     @abc.abstractmethod
-    def _hold(self) -> contextlib.AbstractContextManager[Held]:
-        """Have a connection for this thread alone, connected or not."""
+    def _take(self) -> Held:
+        """Have a connection for this thread alone, connected or not, until :meth:`_give`."""
+
+    @abc.abstractmethod
+    def _give(self) -> None:
+        """Let other threads have the connection."""
 
     @abc.abstractmethod
     def _translate(self, error: DBAPIError) -> AgenticError:
@@ -71,8 +109,16 @@ class SqlDatabase(abc.ABC):
             StoreError: It was refused.
             StoreUnavailable: The connection was lost: whether it ran is not known. The next call has a new one.
         """
-        with self._guarded() as held:
-            return self._run(held, statement, parameters).rowcount
+        return self._run(statement, parameters)[1]
+
+    def execute_many(self, statement: str, rows: Sequence[Any]) -> int:
+        """Run a statement for each of some rows; return how many rows all of them changed.
+
+        Raises:
+            StoreError: It was refused.
+            StoreUnavailable: The connection was lost.
+        """
+        return self._run(statement, rows)[1]
 
     def fetch(
         self, statement: str, parameters: Mapping[str, Any] | None = None, *, again: bool = False
@@ -88,8 +134,7 @@ class SqlDatabase(abc.ABC):
             StoreError: It was refused.
             StoreUnavailable: The connection was lost.
         """
-        with self._guarded() as held:
-            return self._run(held, statement, parameters, again=again).all()
+        return self._run(statement, parameters, again=again)[0]
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -101,20 +146,50 @@ class SqlDatabase(abc.ABC):
                 anything was changed. Or this thread is in a transaction already, which only a signal handler
                 can bring about: whatever it wants must not end the transaction that it interrupted.
         """
-        with self._guarded() as held:
+        held = self._take()
+        try:
             if held.in_transaction:
                 raise StoreUnavailable("the store is busy: a transaction of this thread was interrupted")
             try:
                 # Nothing was done yet: it may be begun again on another connection.
-                self._run(held, self.dialect.begin, again=True)
+                self._run(self.dialect.begin, None, again=True)
                 held.in_transaction = True
                 yield
-                self._run(held, "COMMIT")
+                self._run("COMMIT", None)
             except BaseException:
                 self._roll_back(held)
                 raise
             finally:
                 held.in_transaction = False
+        except DBAPIError as error:
+            # Of a migration, which speaks to SQLAlchemy.
+            raise self._translate(error) from error
+        finally:
+            self._give()
+
+    def committed(self, work: Callable[[], T]) -> T:
+        """Do work in a transaction; do it again if it and another one waited for each other.
+
+        Raises:
+            StoreError: As for :meth:`transaction`.
+        """
+        for left in reversed(range(_DEADLOCK_TRIES)):
+            try:
+                with self.transaction():
+                    return work()
+            except Deadlock:
+                if not left:
+                    raise
+            time.sleep(random.uniform(0, 0.02))  # noqa: S311  # so that the two do not meet again
+        raise AssertionError("the last try returns or raises")
+
+    def wake(self, mailboxes: Collection[str]) -> None:
+        """Tell those who wait that something came; after the commit, and only a hint: whoever misses it polls."""
+        del mailboxes  # for databases that can tell
+
+    def wait(self, mailbox: str, seconds: float) -> None:  # noqa: ARG002  # for databases that can tell
+        """Return when something may have come to a mailbox, at the latest after some seconds."""
+        time.sleep(seconds)
 
     def lock_schema(self) -> None:
         """In a transaction: make others wait with their migration until it ends."""
@@ -125,35 +200,65 @@ class SqlDatabase(abc.ABC):
         # The server may have done it by itself, as on a full disk.
         if not held.connection.invalidated and self._has_transaction(held.connection):
             with contextlib.suppress(DBAPIError):
-                held.connection.exec_driver_sql("ROLLBACK")
+                self._send(held, "ROLLBACK", None)
 
     def _run(
-        self, held: Held, statement: str, parameters: Mapping[str, Any] | None = None, *, again: bool = False
-    ) -> CursorResult[Any]:
-        self._revive(held)
+        self, statement: str, parameters: Parameters | None, *, again: bool = False
+    ) -> tuple[list[Any], int]:
+        """Run a statement; return its rows, and how many it changed."""
+        held = self._take()
         try:
+            if held.driver is None or self._has_ended(held):
+                self._revive(held)
+            try:
+                return self._send(held, statement, parameters)
+            except DBAPIError as error:
+                if not (again and error.connection_invalidated and not held.in_transaction):
+                    raise
+            self._revive(held)
             return self._send(held, statement, parameters)
         except DBAPIError as error:
-            if not (again and error.connection_invalidated and not held.in_transaction):
-                raise
-        self._revive(held)
-        return self._send(held, statement, parameters)
+            raise self._translate(error) from error
+        finally:
+            self._give()
 
-    def _send(self, held: Held, statement: str, parameters: Mapping[str, Any] | None) -> CursorResult[Any]:
-        values = {} if parameters is None else dict(parameters)
-        return held.connection.exec_driver_sql(self.dialect.bound(statement), values)
+    def _send(self, held: Held, statement: str, parameters: Parameters | None) -> tuple[list[Any], int]:
+        try:
+            return self._ask(held.driver, self.dialect.bound(statement), parameters or {})
+        except self._driver_error as error:
+            dialect = self._engine.dialect
+            lost = dialect.is_disconnect(error, held.driver, None)
+            if lost:
+                held.invalidate(error)
+            raise DBAPIError.instance(
+                statement, None, error, self._driver_error, connection_invalidated=lost, dialect=dialect
+            ) from error
+        except Exception:
+            raise
+        except BaseException:
+            # Ctrl-C or a task's timeout: the answer may still come, and must not be taken for that of the next one.
+            held.invalidate()
+            raise
+
+    @abc.abstractmethod
+    def _ask(self, driver: Any, statement: str, parameters: Parameters) -> tuple[list[Any], int]:
+        """Run a statement on the driver's connection; once for each of several rows of parameters."""
+
+    def _maker(self, statement: str, cursor: Any) -> Callable[[Iterable[Any]], Any]:
+        """Return what makes rows whose values can be asked for by name; one without a good name only by position."""
+        if (make := self._makers.get(statement)) is None:
+            names = [column[0] for column in cursor.description]
+            make = self._makers[statement] = _row(*names)
+        return make
+
+    def _has_ended(self, held: Held) -> bool:  # noqa: ARG002  # for databases that are servers
+        """Whether a connection that nobody asked anything of was ended by the other side."""
+        return False
 
     def _revive(self, held: Held) -> None:
-        """Take a new connection if SQLAlchemy dropped it: it was lost, or interrupted (Ctrl-C, a task's timeout)."""
+        """Take a new connection if the last one was dropped: it was lost, or interrupted (Ctrl-C, a task's timeout)."""
         if held.connection.invalidated:
             if held.in_transaction:
                 raise StoreUnavailable("the connection to the store was lost in the middle of a transaction")
             held.connection.rollback()
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[Held]:
-        try:
-            with self._hold() as held:
-                yield held
-        except DBAPIError as error:
-            raise self._translate(error) from error
+        held.driver = held.connection.connection.dbapi_connection

@@ -1,28 +1,26 @@
-"""The bus's store on a SQL database."""
+"""Messages on their way, on a SQL database."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_agentic.errors import UndecodableMessage
-from airflow_agentic.messaging.codec import decode
-from airflow_agentic.messaging.delivery import (
-    DeliveryRecord,
-    DeliveryState,
-    HistoryEntry,
-    MailboxStats,
-    stale_lease,
-)
-from airflow_agentic.messaging.ports import Claim, DeliveryQuery, Outgoing, Settlement
+from airflow_agentic.errors import MailboxFull
+from airflow_agentic.messaging.delivery import DeliveryState, stale_lease
+from airflow_agentic.messaging.ports import EXPIRED, Address, Claim, Outgoing, Settlement, StateChange, Wanted
 from airflow_agentic.stores.sql.clock import from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.lanes import Lanes
+from airflow_agentic.stores.sql.state import SqlState
 from airflow_agentic.stores.sql.statements import statements_of
 
+_ENDED = (DeliveryState.DONE, DeliveryState.DEAD)
 
-class SqlMessageStore:
+
+class SqlMessages:
     """Implements :class:`airflow_agentic.messaging.ports.MessageStore`.
 
     Args:
@@ -32,35 +30,49 @@ class SqlMessageStore:
     def __init__(self, database: SqlDatabase) -> None:
         self._db = database
         self._sql = statements_of(database.dialect)
+        self._lanes = Lanes(database, self._sql)
+        self._state = SqlState(database)
 
     def append(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         """See the port."""
-        if len(outgoing) == 1 and self._sql.send:
-            return [self._insert(outgoing[0])]
-        with self._db.transaction():
-            return [self._insert(message) for message in outgoing]
+        if not outgoing:
+            return []
+        if len(outgoing) == 1 and self._sql.send and _is_plain(outgoing[0]):
+            new = [self._db.execute(self._sql.send, _plain(outgoing[0])) == 1]
+        else:
+            new = self._db.committed(lambda: self._insert(outgoing))
+        self._wake(outgoing)
+        return new
 
-    def claim(self, mailbox: str, *, limit: int, lease: timedelta, owner: str) -> list[Claim]:
+    def claim(self, wanted: Wanted) -> list[Claim]:
         """See the port."""
-        values = {"mailbox": mailbox, "limit": limit, "lease": to_ms(lease), "owner": owner}
         while True:
-            rows = self._db.fetch(self._sql.claim, values, again=True)
-            claims = [_claim(row) for row in rows if row.state == DeliveryState.LEASED]
+            rows = self._db.fetch(self._sql.claim, _values(wanted), again=True)
+            if marked := [row for row in rows if _is_marked(row)]:
+                self._db.committed(functools.partial(self._bury, wanted.mailbox, marked))
+            claims = _claims(rows)
             # All of them may have been buried: there can be more behind them.
             if claims or not rows:
-                return sorted(claims, key=lambda claim: claim.delivery_id)
+                return claims
 
-    def settle(self, settlements: Sequence[Settlement], outgoing: Sequence[Outgoing] = ()) -> None:
+    def settle(
+        self,
+        settlements: Sequence[Settlement],
+        outgoing: Sequence[Outgoing] = (),
+        changes: Sequence[StateChange] = (),
+        then: Wanted | None = None,
+    ) -> list[Claim]:
         """See the port."""
-        if len(settlements) == 1 and not outgoing:
-            self._settle(settlements[0])
-            return
-        with self._db.transaction():
-            # In one order for everybody: two who settle the same ones must not wait for each other.
-            for settlement in sorted(settlements, key=lambda settlement: settlement.delivery_id):
-                self._settle(settlement)
-            for message in outgoing:
-                self._insert(message)
+        if (
+            len(settlements) == 1
+            and settlements[0].ordering_key is None
+            and not (outgoing or changes or then)
+        ):
+            self._end(settlements[0])
+            return []
+        claims = self._db.committed(lambda: self._settle(settlements, outgoing, changes, then))
+        self._wake(outgoing)
+        return claims
 
     def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
         """See the port."""
@@ -71,63 +83,115 @@ class SqlMessageStore:
             ]
         return {row.delivery_id: from_ms(row.visible_at) for rows in found for row in rows}
 
-    def redrive(self, query: DeliveryQuery, *, actor: str, reason: str) -> list[int]:
+    def wait(self, mailbox: str, timeout: timedelta) -> None:
         """See the port."""
-        where, values = _conditions(query, self._db.dialect.id_list)
+        self._db.wait(mailbox, timeout.total_seconds())
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def _insert(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+        if not self._db.dialect.takes_arrays and all(map(_is_plain, outgoing)):
+            return self._insert_plain(outgoing)
+        stored = self._insert_messages(outgoing)
+        room = _Room(self)
+        rows = [
+            _delivery(message, address, row, room)
+            for message, row in zip(outgoing, stored, strict=True)
+            if row
+            for address in message.addresses
+        ]
+        self._enter(rows)
+        self._insert_deliveries(rows)
+        new = (message for message, row in zip(outgoing, stored, strict=True) if row)
+        room.check(address for message in new for address in message.addresses)
+        return [row is not None for row in stored]
+
+    def _insert_plain(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+        """Insert messages for one mailbox each, where nobody else writes now: so they can be numbered here."""
+        [last] = self._db.fetch(self._sql.last_number)
+        now, first = last.now, last.number + 1
+        rows = [
+            (number, sent.message_id, sent.source, sent.correlation_id, now, sent.envelope)
+            for number, sent in enumerate(outgoing, first)
+        ]
+        new = [True] * len(rows)
+        if self._db.execute_many(self._sql.number_message, rows) != len(rows):
+            found = self._db.fetch("SELECT seq FROM agentic_message WHERE seq >= :first", {"first": first})
+            stored = {row.seq for row in found}
+            new = [row[0] in stored for row in rows]
+        deliveries = [
+            (row[0], *_deliver(sent, now))
+            for row, sent, is_new in zip(rows, outgoing, new, strict=True)
+            if is_new
+        ]
+        if deliveries:
+            self._db.execute_many(self._sql.deliver, deliveries)
+        return new
+
+    def _insert_messages(self, outgoing: Sequence[Outgoing]) -> list[Any]:
+        if len(outgoing) > 1 and self._db.dialect.takes_arrays:
+            arrays = {name: [getattr(message, name) for message in outgoing] for name in _IDENTITY}
+            rows = self._db.fetch(self._sql.insert_messages, arrays)
+            found = {(row.source, row.message_id): row for row in rows}
+            # The first one of two in a batch is the new one.
+            return [found.pop((message.source, message.message_id), None) for message in outgoing]
+        rows = [self._db.fetch(self._sql.insert_message, _identity(message)) for message in outgoing]
+        return [found[0] if found else None for found in rows]
+
+    def _insert_deliveries(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        if len(rows) == 1:
+            self._db.execute(self._sql.insert_delivery, rows[0])
+        elif self._db.dialect.takes_arrays:
+            arrays = {name: [row[name] for row in rows] for name in rows[0]}
+            self._db.execute(self._sql.insert_deliveries, arrays)
+        else:
+            self._db.execute_many(self._sql.insert_delivery, rows)
+
+    def _enter(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Let deliveries into their lanes; in one order of lanes for everybody, and in each in the order given."""
+        keyed = [
+            row for row in rows if row["ordering_key"] is not None and row["state"] == DeliveryState.READY
+        ]
+        for row in sorted(keyed, key=lambda row: (row["mailbox"], row["ordering_key"])):
+            row["waiting"] = int(self._lanes.enter((row["mailbox"], row["ordering_key"])))
+
+    def open_in(self, mailbox: str, limit: int) -> int:
+        """Count the open deliveries of a mailbox, up to a limit."""
+        return int(self._db.fetch(self._sql.count_open, {"mailbox": mailbox, "limit": limit})[0][0])
+
+    def _wake(self, outgoing: Sequence[Outgoing]) -> None:
+        if outgoing:
+            self._db.wake({address.mailbox for message in outgoing for address in message.addresses})
+
+    # -- settling --------------------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        settlements: Sequence[Settlement],
+        outgoing: Sequence[Outgoing],
+        changes: Sequence[StateChange],
+        then: Wanted | None,
+    ) -> list[Claim]:
+        if len(settlements) > 1 and all(each.outcome == "ack" for each in settlements):
+            self._ack(settlements)
+            ended = list(settlements)
+        else:
+            # In one order for everybody: two who settle the same ones must not wait for each other.
+            ordered = sorted(settlements, key=lambda settlement: settlement.delivery_id)
+            ended = [each for each in ordered if self._end(each) in _ENDED]
+        lanes = [(each.mailbox, each.ordering_key) for each in ended if each.ordering_key is not None]
+        if lanes:
+            self._lanes.leave(lanes)
+        if outgoing:
+            self._insert(outgoing)
+        if changes:
+            self._state.apply(changes)
+        return self._claim_then(then) if then else []
+
+    def _end(self, settlement: Settlement) -> str:
         rows = self._db.fetch(
-            self._sql.redrive.format(where=where), {**values, "actor": actor, "reason": reason}
-        )
-        return sorted(row.delivery_id for row in rows)
-
-    def find(self, query: DeliveryQuery) -> list[DeliveryRecord]:
-        """See the port."""
-        where, values = _conditions(query, self._db.dialect.id_list)
-        if query.states:
-            where += f" AND d.state IN ({', '.join(f':state{i}' for i in range(len(query.states)))})"
-            values |= {f"state{i}": str(state) for i, state in enumerate(query.states)}
-        rows = self._db.fetch(
-            self._sql.find.format(where=where), {**values, "limit": query.limit}, again=True
-        )
-        return [_record(row) for row in rows]
-
-    def stats(self, mailbox: str | None = None) -> list[MailboxStats]:
-        """See the port."""
-        counts: dict[str, dict[str, Any]] = {}
-        for row in self._db.fetch(self._sql.stats, {"mailbox": mailbox}, again=True):
-            box = counts.setdefault(row.mailbox, {})
-            box[row.state] = row.count
-            if row.state == DeliveryState.LEASED:
-                box["expired"] = row.count - row.invisible
-            if row.state in (DeliveryState.LEASED, DeliveryState.READY) and row.newest is not None:
-                box["newest_claimable"] = max(row.newest, box.get("newest_claimable", 0))
-            if row.state == DeliveryState.READY:
-                box["delayed"] = row.invisible
-                box["scheduled"] = row.unseen
-                if row.oldest is not None:
-                    box["oldest_ready_seconds"] = max(0, row.now - row.oldest) / 1000
-        return [MailboxStats(name, **box) for name, box in sorted(counts.items())]
-
-    def _insert(self, message: Outgoing) -> bool:
-        identity = {
-            "message_id": message.message_id,
-            "source": message.source,
-            "correlation_id": message.correlation_id,
-            "envelope": message.envelope,
-        }
-        delivery = {
-            "mailbox": message.mailbox,
-            "delay": to_ms(message.delay),
-            "max_attempts": message.max_attempts,
-        }
-        if self._sql.send:
-            return self._db.execute(self._sql.send, identity | delivery) == 1
-        rows = self._db.fetch(self._sql.insert_message, identity)
-        if rows:
-            self._db.execute(self._sql.insert_delivery, {**delivery, "seq": rows[0].seq})
-        return bool(rows)
-
-    def _settle(self, settlement: Settlement) -> None:
-        changed = self._db.execute(
             self._sql.settle[settlement.outcome],
             {
                 "id": settlement.delivery_id,
@@ -136,66 +200,161 @@ class SqlMessageStore:
                 "reason": settlement.reason,
             },
         )
-        if not changed:
+        if not rows:
             raise stale_lease(settlement.delivery_id)
+        return str(rows[0].state)
 
-
-def _claim(row: Any) -> Claim:
-    return Claim(
-        delivery_id=row.delivery_id,
-        token=row.lease_token,
-        attempt=row.attempts,
-        max_attempts=row.max_attempts,
-        lease_until=from_ms(row.visible_at),
-        envelope=row.envelope,
-    )
-
-
-def _conditions(query: DeliveryQuery, id_list: str) -> tuple[str, dict[str, Any]]:
-    where, values = ["1 = 1"], {}
-    if query.mailbox is not None:
-        where.append("d.mailbox = :mailbox")
-        values["mailbox"] = query.mailbox
-    if query.ids is not None:
-        # One parameter, whatever the number: SQLite has a limit on parameters.
-        where.append(f"d.delivery_id IN ({id_list})")
-        # No number of ours is larger than a column can hold.
-        values["ids"] = json.dumps([number for number in query.ids if abs(number) < 1 << 63])
-    if query.message_id is not None:
-        where.append("m.message_id = :message_id")
-        values["message_id"] = query.message_id
-    if query.correlation_id is not None:
-        where.append("m.correlation_id = :correlation_id")
-        values["correlation_id"] = query.correlation_id
-    return " AND ".join(where), values
-
-
-def _record(row: Any) -> DeliveryRecord:
-    reason = row.reason
-    try:
-        message = decode(row.envelope)
-    except UndecodableMessage as error:
-        message, reason = None, reason or str(error)
-    return DeliveryRecord(
-        delivery_id=row.delivery_id,
-        mailbox=row.mailbox,
-        state=DeliveryState(row.state),
-        attempts=row.attempts,
-        max_attempts=row.max_attempts,
-        visible_at=from_ms(row.visible_at),
-        updated_at=from_ms(row.updated_at),
-        message=message,
-        reason=reason,
-        owner=row.lease_owner if row.state == DeliveryState.LEASED else None,
-        redrives=row.redrives,
-        history=tuple(
-            HistoryEntry(
-                from_ms(entry["at"]),
-                entry["event"],
-                entry["attempt"],
-                entry["actor"] or "",
-                entry["detail"] or "",
+    def _ack(self, settlements: Sequence[Settlement]) -> None:
+        held = [{"id": each.delivery_id, "token": each.token} for each in settlements]
+        if self._db.dialect.takes_arrays:
+            arrays = {name: [each[name] for each in held] for name in ("id", "token")}
+            changed = self._db.execute(self._sql.ack_many, arrays)
+        else:
+            changed = self._db.execute_many(self._sql.ack_many, held)
+        if changed == len(settlements):
+            return
+        for each in settlements:
+            rows = self._db.fetch(
+                "SELECT state FROM agentic_delivery WHERE delivery_id = :id", {"id": each.delivery_id}
             )
-            for entry in json.loads(row.history)
-        ),
-    )
+            if not rows or rows[0].state != DeliveryState.DONE:
+                raise stale_lease(each.delivery_id)
+        raise stale_lease(settlements[0].delivery_id)
+
+    def _claim_then(self, wanted: Wanted) -> list[Claim]:
+        rows = self._db.fetch(self._sql.claim, _values(wanted))
+        if marked := [row for row in rows if _is_marked(row)]:
+            self._bury(wanted.mailbox, marked)
+        return _claims(rows)
+
+    def _bury(self, mailbox: str, marked: Sequence[Any]) -> None:
+        """Bury the first deliveries of lanes, and let the next ones in."""
+        self._lanes.leave(
+            [
+                (mailbox, row.ordering_key)
+                for row in marked
+                if self._db.fetch(self._sql.bury, {"id": row.delivery_id, "token": row.lease_token})
+            ]
+        )
+
+
+class _Room:
+    """Keeps count of mailboxes with a limit while messages are put into them."""
+
+    def __init__(self, messages: SqlMessages) -> None:
+        self._messages = messages
+        self._open: dict[str, int] = {}
+
+    def is_left(self, address: Address) -> bool:
+        """Whether one more finds room where the rest become dead letters; if so, it takes it."""
+        if not address.limit or address.overflow != "dead-letter":
+            return True
+        if address.mailbox not in self._open:
+            self._open[address.mailbox] = self._messages.open_in(address.mailbox, address.limit)
+        self._open[address.mailbox] += 1
+        return self._open[address.mailbox] <= address.limit
+
+    def check(self, addresses: Any) -> None:
+        """Refuse everything if a mailbox that refuses has too many now."""
+        limited = {
+            each.mailbox: each
+            for each in addresses
+            if each.limit and each.dead is None and each.overflow != "dead-letter"
+        }
+        for address in limited.values():
+            if self._messages.open_in(address.mailbox, address.limit + 1) > address.limit:
+                raise MailboxFull(address.full)
+
+
+_IDENTITY = ("message_id", "source", "correlation_id", "envelope")
+
+
+def _identity(message: Outgoing) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in _IDENTITY}
+
+
+def _is_plain(message: Outgoing) -> bool:
+    """Whether a message needs nothing but a row for itself and one for its delivery."""
+    if message.ordering_key is not None or len(message.addresses) != 1:
+        return False
+    return not (message.addresses[0].dead or message.addresses[0].limit or _is_late(message))
+
+
+def _is_late(message: Outgoing) -> bool:
+    return message.ttl is not None and message.ttl <= timedelta(0)
+
+
+def _plain(message: Outgoing) -> dict[str, Any]:
+    [address] = message.addresses
+    return _identity(message) | {
+        "mailbox": address.mailbox,
+        "delay": to_ms(message.delay),
+        "ttl": None if message.ttl is None else to_ms(message.ttl),
+        "max_attempts": address.max_attempts,
+        "priority": message.priority,
+    }
+
+
+def _deliver(message: Outgoing, now: int) -> tuple[Any, ...]:
+    address = message.addresses[0]
+    visible_at = now + to_ms(message.delay) if message.delay else now
+    expires_at = None if message.ttl is None else now + to_ms(message.ttl)
+    return address.mailbox, visible_at, address.max_attempts, now, message.priority, expires_at
+
+
+def _delivery(message: Outgoing, address: Address, stored: Any, room: _Room) -> dict[str, Any]:
+    now, state, reason, history = stored.created_at, "ready", None, "[]"
+    if address.dead is not None:
+        state, reason = "dead", address.dead
+    elif _is_late(message):
+        state, reason = "dead", EXPIRED
+        entry = {"at": now, "event": "expired", "attempt": 0, "actor": "", "detail": EXPIRED}
+        history = json.dumps([entry])
+    elif not room.is_left(address):
+        state, reason = "dead", address.full
+    return {
+        "seq": stored.seq,
+        "mailbox": address.mailbox,
+        "state": state,
+        "visible_at": now + to_ms(message.delay),
+        "attempts": 0,
+        "max_attempts": address.max_attempts,
+        "updated_at": now,
+        "priority": message.priority,
+        "ordering_key": message.ordering_key,
+        "waiting": 0,
+        "expires_at": None if message.ttl is None else now + to_ms(message.ttl),
+        "reason": reason,
+        "history": history,
+    }
+
+
+def _values(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "mailbox": wanted.mailbox,
+        "limit": wanted.limit,
+        "lease": to_ms(wanted.lease),
+        "owner": wanted.owner,
+    }
+
+
+def _is_marked(row: Any) -> bool:
+    return bool(row.attempts > row.max_attempts)
+
+
+def _claims(rows: Sequence[Any]) -> list[Claim]:
+    claims = [
+        Claim(
+            delivery_id=row.delivery_id,
+            token=row.lease_token,
+            attempt=row.attempts,
+            max_attempts=row.max_attempts,
+            lease_until=from_ms(row.visible_at),
+            envelope=row.envelope,
+            ordering_key=row.ordering_key,
+            priority=row.priority,
+        )
+        for row in rows
+        if row.state == DeliveryState.LEASED and not _is_marked(row)
+    ]
+    return sorted(claims, key=lambda claim: (-claim.priority, claim.delivery_id))

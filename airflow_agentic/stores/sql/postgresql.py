@@ -6,16 +6,18 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
 
 from airflow_agentic.errors import AgenticError, InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
-from airflow_agentic.stores.sql.database import Held, SqlDatabase
+from airflow_agentic.stores.sql.database import Deadlock, Held, Parameters, SqlDatabase
 from airflow_agentic.stores.sql.dialects import POSTGRESQL, Dialect
+from airflow_agentic.stores.sql.waking import Throttle
 from airflow_agentic.stores.urls import masked
 
 _FORM = "Use postgresql://user@host:5432/database."
@@ -41,6 +43,12 @@ _NOT_WRITABLE = {
     "3F000": "Create the schema that search_path names.",
     "53100": "Make room on the server's disk.",
 }
+_HINT = "SELECT set_config('synchronous_commit', 'off', true), pg_notify('agentic', :mailbox)"
+"""A hint may be lost: its commit does not wait for the disk."""
+
+_HINT_SECONDS = 0.05
+_DEADLOCK = "40P01"
+_TERMINATED = "57P01"
 _OPTIONS_WITH_SECRETS = ("password", "sslpassword")
 
 
@@ -58,8 +66,9 @@ class PostgresDatabase(SqlDatabase):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._lock = threading.Lock()
-        self._held: dict[tuple[int, int], Held] = {}
+        self._held: dict[tuple[int, int, str], Held] = {}
         self._local = threading.local()
+        self._throttle = Throttle(_HINT_SECONDS)
 
     @classmethod
     def open(cls, url: str) -> PostgresDatabase:
@@ -73,8 +82,7 @@ class PostgresDatabase(SqlDatabase):
             StoreUnavailable: The server cannot be reached.
         """
         database = cls(_engine(_parsed(url)))
-        with database._guarded():
-            pass
+        database._take()
         return database
 
     @property
@@ -85,52 +93,105 @@ class PostgresDatabase(SqlDatabase):
     @property
     def connection(self) -> Connection:
         """The held connection, for migrations."""
-        with self._hold() as held:
-            return held.connection
+        return self._take().connection
 
     def close(self) -> None:
         """End the connections."""
         with self._lock:
-            for (process, _), held in self._held.items():
+            for (process, *_), held in self._held.items():
                 if process == os.getpid():
                     held.connection.close()
             self._held.clear()
         self._engine.dispose(close=True)
 
-    @contextlib.contextmanager
-    def _hold(self) -> Iterator[Held]:
-        key = os.getpid(), threading.current_thread().ident or 0
+    def _take(self) -> Held:
+        return self._connected("work")
+
+    def _give(self) -> None:
+        pass  # It is of this thread alone.
+
+    def _connected(self, purpose: str) -> Held:
+        """Return the connection that this thread has for a purpose."""
+        key = os.getpid(), threading.get_ident(), purpose
         held = self._held.get(key)
         if held is None:
-            held = Held(self._engine.connect())
+            held = self._connect()
             with self._lock:
                 self._held[key] = held
             self._end_those_of_ended_threads()
-        yield held
+        return held
+
+    def _connect(self, *, again: bool = True) -> Held:
+        try:
+            return Held(self._engine.connect())
+        except DBAPIError as error:
+            if again and getattr(error.orig, "sqlstate", None) == _TERMINATED:
+                # It was cut while it was made, and nothing was done with it yet.
+                return self._connect(again=False)
+            raise self._translate(error) from error
+
+    def wake(self, mailboxes: Collection[str]) -> None:
+        """See the base class. Never in the transaction that sends: a commit with a hint locks the whole server."""
+        for mailbox in self._throttle.due(mailboxes):
+            with contextlib.suppress(StoreError):
+                self.fetch(_HINT, {"mailbox": mailbox})
+
+    def wait(self, mailbox: str, seconds: float) -> None:
+        """See the base class."""
+        deadline = time.monotonic() + seconds
+        # What is asked is not mixed with what is heard.
+        held = self._connected("hints")
+        try:
+            if held.driver is None:
+                self._revive(held)
+                self._ask(held.driver, "LISTEN agentic", {})
+            driver: Any = held.driver
+            while (left := deadline - time.monotonic()) > 0:
+                for hint in driver.notifies(timeout=left, stop_after=1):
+                    if hint.payload == mailbox:
+                        return
+        except (self._driver_error, DBAPIError):
+            held.invalidate()
+            time.sleep(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            held.invalidate()
+            raise
 
     def _end_those_of_ended_threads(self) -> None:
         alive = {(os.getpid(), thread.ident) for thread in threading.enumerate()}
         with self._lock:
-            ended = [key for key in self._held if key[0] == os.getpid() and key not in alive]
+            ended = [key for key in self._held if key[0] == os.getpid() and key[:2] not in alive]
             connections = [self._held.pop(key).connection for key in ended]
         for connection in connections:
             connection.close()
 
-    def _send(self, held: Held, statement: str, parameters: Mapping[str, Any] | None) -> CursorResult[Any]:
+    def _send(self, held: Held, statement: str, parameters: Parameters | None) -> tuple[list[Any], int]:
         if getattr(self._local, "busy", False):
             # Its driver waits in this thread: whoever waits for the driver here would wait for ever.
             raise StoreUnavailable("the store is busy: a statement of this thread was interrupted")
         self._local.busy = True
         try:
-            values = {name: _storable(value) for name, value in (parameters or {}).items()}
-            return super()._send(held, statement, values)
+            return super()._send(held, statement, parameters)
         finally:
             self._local.busy = False
 
-    def _revive(self, held: Held) -> None:
-        if not held.in_transaction and not held.connection.invalidated and _has_ended(held.connection):
-            held.connection.invalidate()
-        super()._revive(held)
+    def _ask(self, driver: Any, statement: str, parameters: Parameters) -> tuple[list[Any], int]:
+        if isinstance(parameters, Mapping):
+            cursor = driver.execute(statement, {name: _storable(value) for name, value in parameters.items()})
+        else:
+            cursor = driver.cursor()
+            rows = [{name: _storable(value) for name, value in row.items()} for row in parameters]
+            cursor.executemany(statement, rows)
+        if cursor.description is None:
+            return [], cursor.rowcount
+        make = self._maker(statement, cursor)
+        return [make(row) for row in cursor.fetchall()], cursor.rowcount
+
+    def _has_ended(self, held: Held) -> bool:
+        if held.in_transaction or not _has_ended(held.driver):
+            return False
+        held.invalidate()
+        return True
 
     def _has_transaction(self, connection: Connection) -> bool:
         driver: Any = connection.connection.dbapi_connection
@@ -139,6 +200,8 @@ class PostgresDatabase(SqlDatabase):
     def _translate(self, error: DBAPIError) -> AgenticError:
         text, where = _text_of(error, self._engine.url), f"the store {self.url}"
         code = str(getattr(error.orig, "sqlstate", None) or "")
+        if code == _DEADLOCK:
+            return Deadlock(f"{where} undid a transaction: {text}")
         if way_out := _NOT_WRITABLE.get(code):
             return StoreNotWritable(f"{where} cannot be written: {text}. {way_out}")
         if error.connection_invalidated or isinstance(error, OperationalError):
@@ -174,8 +237,16 @@ def _engine(url: URL) -> Engine:
         raise InvalidOption(
             "a store on PostgreSQL needs a driver: pip install 'airflow-provider-agentic[postgres]'"
         ) from None
+    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _prepare)
     return engine
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, values: Any) -> Any:
+    # Late: without the driver, it is for the caller above to say so.
+    from airflow_agentic.stores.sql.silence import WatchfulConnection
+
+    return WatchfulConnection.connect(*arguments, **values)
 
 
 def _prepare(connection: Any, _record: Any) -> None:
@@ -184,9 +255,8 @@ def _prepare(connection: Any, _record: Any) -> None:
     connection.autocommit = before
 
 
-def _has_ended(connection: Connection) -> bool:
+def _has_ended(driver: Any) -> bool:
     """Whether the server said something to a connection that asked nothing: as a rule, that it ended it."""
-    driver: Any = connection.connection.dbapi_connection
     if driver.closed:
         return True
     waiting = select.poll()
@@ -196,7 +266,9 @@ def _has_ended(connection: Connection) -> bool:
 
 def _storable(value: Any) -> Any:
     # PostgreSQL keeps no NUL in a text, and a reason with one must not keep a message from being settled.
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in value else value
+    return [_storable(item) for item in value] if isinstance(value, list) else value
 
 
 def _text_of(error: DBAPIError, url: URL) -> str:

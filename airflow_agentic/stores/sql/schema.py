@@ -6,7 +6,7 @@ from airflow_agentic.errors import SchemaTooNew, SchemaTooOld
 from airflow_agentic.stores.sql.connecting import connect
 from airflow_agentic.stores.sql.database import SqlDatabase
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of this version. Revisions are numbers in order, so that older and newer can be told apart."""
 
 VERSION_TABLE = "agentic_schema_version"
@@ -101,4 +101,7 @@ def upgrade(database: SqlDatabase, revision: str = HEAD) -> None:
         if present is not None and present > revision:
             check(present, database.url)
         if present != revision:
+            if not database.connection.in_transaction():
+                # Or Alembic would begin one of its own, and commit: the transaction is the database's.
+                database.connection.begin()
             run_upgrade(database.connection, revision, VERSION_TABLE)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +15,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from airflow_agentic.errors import InvalidOption, StoreError, StoreNotWritable, StoreUnavailable
-from airflow_agentic.stores.sql.database import Held, SqlDatabase
+from airflow_agentic.stores.sql.database import Held, Parameters, SqlDatabase
 from airflow_agentic.stores.sql.dialects import SQLITE, Dialect
+from airflow_agentic.stores.sql.waking import FileWatch
 
 _BUSY_SECONDS = 30
 
@@ -43,6 +43,7 @@ class SqliteDatabase(SqlDatabase):
         self._held = Held(connection)
         # Reentrant: a signal handler may come in the middle of a statement of its own thread.
         self._lock = threading.RLock()
+        self._watch = FileWatch(self._version)
 
     @classmethod
     def open(cls, url: str) -> SqliteDatabase:
@@ -86,10 +87,31 @@ class SqliteDatabase(SqlDatabase):
             self._held.connection.close()
             self._engine.dispose()
 
-    @contextlib.contextmanager
-    def _hold(self) -> Iterator[Held]:
-        with self._lock:
-            yield self._held
+    def _ask(self, driver: Any, statement: str, parameters: Parameters) -> tuple[list[Any], int]:
+        many = not isinstance(parameters, Mapping)
+        cursor = driver.executemany(statement, parameters) if many else driver.execute(statement, parameters)
+        if cursor.description is None:
+            return [], cursor.rowcount
+        make = self._maker(statement, cursor)
+        return [make(row) for row in cursor], cursor.rowcount
+
+    def _take(self) -> Held:
+        self._lock.acquire()
+        return self._held
+
+    def _give(self) -> None:
+        self._lock.release()
+
+    def wake(self, mailboxes: Collection[str]) -> None:  # noqa: ARG002  # a file does not say which
+        """See the base class."""
+        self._watch.wake()
+
+    def wait(self, mailbox: str, seconds: float) -> None:
+        """See the base class."""
+        self._watch.wait(mailbox, seconds)
+
+    def _version(self) -> int:
+        return int(self.fetch("PRAGMA data_version", again=True)[0][0])
 
     def _has_transaction(self, connection: Connection) -> bool:
         driver: Any = connection.connection.dbapi_connection

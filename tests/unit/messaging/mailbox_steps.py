@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow_agentic.messaging import Message
-from airflow_agentic.messaging.ports import DeliveryQuery, Outgoing
+from airflow_agentic.messaging.ports import Address, DeliveryQuery, Outgoing
 
 SECOND = timedelta(seconds=1)
 BOX = "auditor"
@@ -43,4 +43,6 @@ def bury(bus, data=None):
 
 def foreign(bus, envelope, *, message_id="foreign-1"):
     """Store bytes that this version did not write."""
-    bus._store.append([Outgoing(message_id, "elsewhere", BOX, "c-1", envelope, ATTEMPTS)])
+    bus._store.messages.append(
+        [Outgoing(message_id, "elsewhere", "c-1", envelope, (Address(BOX, ATTEMPTS),))]
+    )

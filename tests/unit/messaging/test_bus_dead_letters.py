@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
 import clocked
 import pytest
 from mailbox_steps import ATTEMPTS, BOX, OTHER, bury, counts, foreign, message, one, record
 
 from airflow_agentic.errors import InvalidMessage, MessageNotFound
-from airflow_agentic.messaging import DeliveryState
-from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.messaging import DeliveryState, MessageBus
+from airflow_agentic.messaging.bus import process_name
+from airflow_agentic.messaging.ports import DeliveryQuery, Settlement, Wanted
+from airflow_agentic.stores.memory import memory_bus_store
+from airflow_agentic.testing import FakeClock
 
 
 class TestDeadLetters:
@@ -94,7 +98,7 @@ class TestDeadLetters:
 
 class TestUndecodable:
     NEWER = (
-        b'{"specversion":"1.0","agenticcodec":2,"id":"foreign-1","source":"elsewhere","type":"t","data":1}'
+        b'{"specversion":"1.0","agenticcodec":3,"id":"foreign-1","source":"elsewhere","type":"t","data":1}'
     )
 
     @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ class TestUndecodable:
         [
             (b"\xff\xfe not json", "the envelope is not JSON"),
             (b"[1, 2]", "not a CloudEvents 1.0 event"),
-            (NEWER, "codec version 2; this version reads up to 1"),
+            (NEWER, "codec version 3; this version reads up to 2"),
             (b'{"specversion":"1.0","source":"e","type":"t","recipient":"auditor"}', "the event has no id"),
             (
                 b'{"specversion":"1.0","id":"1","source":"e","type":"t","recipient":"not a mailbox"}',
@@ -126,7 +130,7 @@ class TestUndecodable:
     def test_it_is_shown_without_a_message_before_anybody_received_it(self, bus):
         foreign(bus, self.NEWER)
         assert record(bus).message is None
-        assert "codec version 2" in record(bus).reason
+        assert "codec version 3" in record(bus).reason
 
     def test_a_newer_message_can_be_redriven_after_the_upgrade(self, bus):
         foreign(bus, self.NEWER)
@@ -140,3 +144,28 @@ class TestUndecodable:
         bus.send(message("fine"))
         assert one(bus).message.data == "fine"
         assert counts(bus)["dead"] == 20
+
+    def test_a_lease_that_ends_meanwhile_stops_nobody(self):
+        clock = FakeClock()
+        bus = MessageBus(memory_bus_store(lambda: clock.advance(2)))
+        foreign(bus, b"x")
+        assert bus.receive(BOX, lease=timedelta(seconds=1)) == []
+        assert [dead.reason for dead in bus.dead_letters()] == [
+            f"attempts spent: the lease of the last one ({process_name()}) ended"
+        ]
+
+    def test_what_another_version_handled_is_forgotten_with_the_rest(self, store, clock):
+        class Elsewhere:
+            deleted: ClassVar[list[str]] = []
+
+            def delete(self, where):
+                self.deleted.append(where)
+
+        bus = MessageBus(store.bus._store, blobs=Elsewhere())
+        foreign(bus, b'{"agenticcodec":9,"dataref":"theirs"}')
+        bus.send(message(data_ref="ours", data_digest="0" * 64))
+        claims = bus._store.messages.claim(Wanted(BOX, 9, timedelta(hours=1), "them"))
+        bus._store.messages.settle([Settlement(c.delivery_id, c.token, "ack", mailbox=BOX) for c in claims])
+        clock.advance(timedelta(days=30))
+        assert bus.purge() == 2
+        assert Elsewhere.deleted == ["ours"]

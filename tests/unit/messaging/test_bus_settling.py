@@ -62,6 +62,28 @@ class TestAck:
         assert [d.message.data for d in bus.receive(OTHER, max_messages=9)] == ["earlier"]
 
 
+class TestAckAndReceive:
+    def test_the_next_ones_come_with_the_ack(self, bus):
+        bus.send_many(message(i) for i in range(4))
+        deliveries = bus.receive(BOX)
+        deliveries = bus.ack_and_receive(*deliveries, send=[message("sum", recipient=OTHER)], max_messages=2)
+        assert [d.message.data for d in deliveries] == [1, 2]
+        assert counts(bus) == {"ready": 1, "leased": 2, "done": 1, "dead": 0}
+        assert one(bus, OTHER).message.data == "sum"
+
+    def test_a_stale_lease_receives_nothing(self, bus, clock):
+        bus.send_many([message(1), message(2)])
+        stale = one(bus)
+        clock.advance(LEASE)
+        with pytest.raises(StaleLease):
+            bus.ack_and_receive(stale)
+        assert counts(bus) == {"ready": 1, "leased": 1, "done": 0, "dead": 0}
+
+    def test_without_anything_to_ack_it_is_refused(self, bus):
+        with pytest.raises(InvalidMessage, match="receive gives the first one"):
+            bus.ack_and_receive()
+
+
 class TestNack:
     def test_a_failed_message_comes_again_after_its_delay(self, bus, clock):
         bus.send(message())
@@ -132,6 +154,22 @@ class TestReject:
         assert [(h.event, h.actor, h.detail, h.at) for h in dead.history] == [
             ("reject", clocked.OWNER, "cannot be read", clock() - 10 * LEASE * SECOND)
         ]
+
+
+class TestReasons:
+    TEXT = "file 'a\udcff.txt' is bad\n漢字 100% {x} \"y\" \\"
+    KEPT = "file 'a?.txt' is bad\n漢字 100% {x} \"y\" \\"
+
+    @pytest.mark.parametrize(
+        "settle",
+        [lambda d, t: d.nack(delay=timedelta(0), reason=t), lambda d, t: d.reject(t)],
+        ids=["nack", "reject"],
+    )
+    def test_any_text_is_kept_and_half_a_character_stops_nothing(self, bus, settle):
+        bus.send(message())
+        settle(one(bus), self.TEXT)
+        assert record(bus).reason == self.KEPT
+        assert record(bus).history[0].detail == self.KEPT
 
 
 class TestRelease:

@@ -123,7 +123,7 @@ class TestUrls:
             ("agentic.db", "no store of kind ''"),
             ("/var/lib/agentic.db", "no store of kind ''"),
             ("postgres://host/db", "no store of kind 'postgres'"),
-            ("redis://host", "no store of kind 'redis'"),
+            ("valkey://host", "no store of kind 'valkey'"),
             ("sqlite://", "names no file"),
             ("sqlite:///", "names no file"),
             ("sqlite:///:memory:", "names no file"),
@@ -240,7 +240,7 @@ class TestRights:
 
     def test_rights_that_are_taken_away_later_are_told_when_something_is_sent(self, tmp_path):
         with open_store(url_of(tmp_path / "a.db")) as store:
-            store.bus._store._db.execute("PRAGMA query_only=ON")
+            store.agents._db.execute("PRAGMA query_only=ON")
             with pytest.raises(StoreNotWritable, match="cannot be written"):
                 store.bus.send(note())
             with pytest.raises(StoreNotWritable, match="cannot be written"):

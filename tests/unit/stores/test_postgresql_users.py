@@ -220,7 +220,7 @@ class TestRefusals:
     def test_a_state_that_does_not_exist_cannot_be_stored(self, store):
         store.bus.send(message())
         with pytest.raises(StoreError, match="refused a statement") as caught:
-            store.bus._store._db.execute("UPDATE agentic_delivery SET state = 'lost'")
+            store.agents._db.execute("UPDATE agentic_delivery SET state = 'lost'")
         assert not caught.value.retry_helps
 
     def test_a_reason_with_a_nul_is_kept_without_it(self, store):

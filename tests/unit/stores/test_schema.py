@@ -8,6 +8,7 @@ from airflow_agentic.errors import SchemaMismatch, SchemaTooNew, SchemaTooOld
 from airflow_agentic.messaging import Message
 from airflow_agentic.stores import migrations, open_store
 from airflow_agentic.stores.sql import connect, schema
+from airflow_agentic.stores.sql.books import CONVERSATION
 from airflow_agentic.stores.sql.dialects import SQLITE
 from airflow_agentic.stores.sql.statements import statements_of
 
@@ -135,16 +136,23 @@ def test_no_schema_mismatch_is_helped_by_a_retry():
     ("statement", "index"),
     [
         (SQL.claim, "agentic_delivery_claim"),
-        (SQL.find.format(where="m.correlation_id = 'c'"), "agentic_message_correlation"),
+        (SQL.find.format(where=CONVERSATION.replace(":correlation_id", "'c'")), "agentic_message_correlation"),
         (SQL.find.format(where="m.message_id = 'm'"), "sqlite_autoindex_agentic_message_1"),
-        (SQL.find.format(where="d.mailbox = 'm' AND d.state = 'dead'"), "agentic_delivery_count"),
-        (SQL.redrive.format(where="d.mailbox = 'm'"), "agentic_delivery_count"),
-        (SQL.stats.replace("CAST(:mailbox AS TEXT) IS NULL OR", ""), "agentic_delivery_count"),
+        (SQL.find.format(where="d.mailbox = 'm' AND d.state = 'dead'"), "agentic_delivery_dead"),
+        (SQL.dead.format(where="d.mailbox = 'm'"), "agentic_delivery_dead"),
+        (SQL.stats_of, "agentic_delivery_done"),
+        (SQL.stats_of, "agentic_delivery_lane"),
+        (SQL.promote, "agentic_delivery_lane"),
+        (SQL.count_open, "agentic_delivery_claim"),
+        (SQL.late, "agentic_delivery_expiry"),
     ],
-    ids=["claim", "find by conversation", "find by id", "dead letters", "redrive", "stats"],
-)
+    ids=[
+        "claim", "find by conversation", "find by id", "dead letters", "redrive", "stats", "stats of lanes", "lane",
+        "depth", "expiry",
+    ],
+)  # fmt: skip
 def test_the_queries_read_an_index_and_never_the_whole_table(tmp_path, statement, index):
-    values = dict.fromkeys(("mailbox", "owner", "actor", "reason"), "x") | {"limit": 1, "lease": 1}
+    values = dict.fromkeys(("mailbox", "owner", "actor", "reason", "key"), "x") | {"limit": 1, "lease": 1}
     with open_store(url_of(tmp_path / "a.db")) as store:
         store.bus.send(Message(source="s", recipient="a"))
         plan = [row.detail for row in store.agents._db.fetch(f"EXPLAIN QUERY PLAN {statement}", values)]

@@ -84,7 +84,7 @@ class TestClock:
 
 class TestDisk:
     def test_a_commit_waits_for_the_disk(self, store):
-        database = store.bus._store._db
+        database = store.agents._db
         assert database.fetch("PRAGMA synchronous")[0][0] == 2
         assert database.fetch("PRAGMA journal_mode")[0][0] == "wal"
         assert database.fetch("PRAGMA foreign_keys")[0][0] == 1
@@ -94,7 +94,7 @@ class TestDisk:
         assert other.execute("SELECT count(*) FROM agentic_message").fetchone() == (1,)
 
     def test_a_full_disk_is_told_and_nothing_is_half_done(self, store):
-        database = store.bus._store._db
+        database = store.agents._db
         pages = database.fetch("PRAGMA page_count")[0][0]
         database.execute(f"PRAGMA max_page_count={pages + 20}")
         sent = []
@@ -112,7 +112,7 @@ class TestDisk:
         assert store.bus.stats("box").total == sum(sent) + 1
 
     def test_a_commit_that_fails_leaves_no_transaction_open(self, store, other):
-        database = store.bus._store._db
+        database = store.agents._db
 
         def commit_an_orphan():
             with database.transaction():
@@ -129,7 +129,7 @@ class TestDisk:
         assert other.execute("SELECT count(*) FROM agentic_delivery").fetchone() == (1,)
 
     def test_an_error_inside_a_transaction_undoes_all_of_it(self, store):
-        database = store.bus._store._db
+        database = store.agents._db
 
         def fail_halfway():
             with database.transaction():
@@ -143,7 +143,7 @@ class TestDisk:
     def test_a_state_that_does_not_exist_cannot_be_stored(self, store):
         store.bus.send(message())
         with pytest.raises(StoreError, match="refused a statement"):
-            store.bus._store._db.execute("UPDATE agentic_delivery SET state = 'lost'")
+            store.agents._db.execute("UPDATE agentic_delivery SET state = 'lost'")
 
 
 class TestForeignRows:
@@ -227,7 +227,7 @@ class TestBusy:
         held.release()
         stats = store.bus.stats("box")
         assert (stats.ready, stats.total) == (1, 1)
-        assert store.bus._store._db.fetch("PRAGMA synchronous")[0][0] == 2
+        assert store.agents._db.fetch("PRAGMA synchronous")[0][0] == 2
 
 
 OPEN_AT_ONCE = """
