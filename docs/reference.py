@@ -38,14 +38,13 @@ _PLAIN = {
     "boolean": "true or false",
 }
 _EACH = "NAME"  # of an agent, a policy and so on, in the path of a section
+_ITEM = "INDEX"  # of a list, there
 _SHARED = 3  # an argument of so many commands is explained once
 
 NOT_ENFORCED = (
-    "agents.NAME.role",
     "agents.NAME.budget",
     "agents.NAME.version",
-    "agents.NAME.subscriptions",
-    "roles",
+    "roles.NAME.permissions",
     "budgets",
 )
 """Keys that are declared and checked and have no effect yet: the code has no mark for them."""
@@ -122,7 +121,7 @@ def _configuration() -> Iterator[str]:
     for option in OPTIONS:
         yield from _option(option)
     yield "## The project file"
-    yield "Nothing is required. Names are " + _name_rule() + "."
+    yield "Nothing is required but what says so. Names are " + _name_rule() + "."
     schema = ProjectSection.model_json_schema()
     for path, section in _sections(schema):
         yield f"### {f'`{path}`' if path else 'At the top'}"
@@ -159,6 +158,8 @@ def _option(option: Option) -> Iterator[str]:
     facts = [f"Type: {_PLAIN[option.type]}", f"Default: {default}"]
     if option.minimum is not None:
         facts.append(f"Minimum: `{option.minimum:g}`")
+    if option.choices:
+        facts.append(f"One of {', '.join(f'`{choice}`' for choice in option.choices)}")
     facts.append(f"Environment variable: `AIRFLOW__{SECTION.upper()}__{option.key.upper()}`")
     if option.key not in BOOTSTRAP:
         facts.append(f"Project file: `settings.{option.key}`")
@@ -187,6 +188,10 @@ def _sections(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from walk(below, inner)
             elif (each := _named(field)) is not None and (inner := _referred(each, schema)) is not None:
                 yield from walk(f"{below}.{_EACH}", inner)
+            else:
+                for choice in field.get("items", {}).get("anyOf", ()):
+                    if (inner := _referred(choice, schema)) is not None:
+                        yield from walk(f"{below}.{_ITEM}", inner)
 
     yield from walk("", schema)
 
@@ -194,7 +199,8 @@ def _sections(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _rows(path: str, section: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     for key, field in section["properties"].items():
         full = f"{path}.{key}" if path else key
-        yield f"`{key}`", _type(field, full), _default(field), _meaning(full, field)
+        default = "required" if key in section.get("required", ()) else _default(field)
+        yield f"`{key}`", _type(field, full), default, _meaning(full, field)
 
 
 def _meaning(path: str, field: dict[str, Any]) -> str:
@@ -213,14 +219,15 @@ def _type(field: dict[str, Any], path: str = "") -> str:
     if "$ref" in field:
         return f"[section](#{_anchor(path)})"
     if choices := [choice for choice in field.get("anyOf", ()) if choice.get("type") != "null"]:
-        return " or ".join(_type(choice) for choice in choices)
+        return " or ".join(_type(choice, path) for choice in choices)
     if "enum" in field:
         return " or ".join(f"`{choice}`" for choice in field["enum"])
     if field.get("pattern") == NAME:
         return "name"
     kind = field.get("type")
     if kind == "array":
-        return f"list of {_type(field['items'])}s"
+        each = _type(field["items"], f"{path}.{_ITEM}")
+        return f"list, each {each}" if "anyOf" in field["items"] else f"list of {each}s"
     if kind == "object":
         return _map_type(_named(field), path)
     if kind is None:

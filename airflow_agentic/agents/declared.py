@@ -151,7 +151,7 @@ def coded_defaults(project: Project) -> Node:
         values = defaults(model, said.plain() if said else {})
         own = planted(values, Origin(f"{CODED} ({model.__name__})"))
         root = merged(root, nested(("agents", name), merged(section, nested(("config",), own))))
-    for kind in ("policies", "services", "roles", "budgets"):
+    for kind in ("policies", "services", "mailboxes", "roles", "budgets"):
         for name, entry in getattr(project, kind).items():
             root = merged(root, nested((kind, name), _coded(type(entry))))
     return root

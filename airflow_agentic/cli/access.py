@@ -30,7 +30,7 @@ def find_target(args: Namespace) -> StoreTarget:
     if args.conn_id and args.store_url:
         raise InvalidOption("--conn-id and --store-url both name a store: give one of them")
     if args.store_url:
-        return StoreTarget(args.store_url, runtime.settings(), "--store-url")
+        return runtime.target_at(args.store_url, "--store-url")
     with _as_airflow_component():
         try:
             target = runtime.target(args.conn_id)

@@ -1,4 +1,4 @@
-"""Arguments of ``airflow agentic``. Airflow reads it for every one of its commands: nothing else is loaded."""
+"""Commands of ``airflow agentic``. Airflow reads it for every one of its commands: nothing else is loaded."""
 
 from __future__ import annotations
 
@@ -7,109 +7,18 @@ from airflow.cli.cli_config import (
     ARG_VERBOSE,
     ARG_YES,
     ActionCommand,
-    Arg,
     CLICommand,
     GroupCommand,
     lazy_load_command,
-    positive_int,
 )
+
+from airflow_agentic.cli import arguments as arg
 
 _COMMANDS = "airflow_agentic.cli.commands"
 
-ARG_CONN_ID = Arg(
-    ("--conn-id",),
-    metavar="CONN_ID",
-    help="Airflow connection of type agentic that names the store. Default: agentic_default if it exists,\n"
-    # Brackets are markup to the printer of the help.
-    "else the option store_url of section agentic, else agentic.db under AIRFLOW_HOME",
-)
-ARG_STORE_URL = Arg(
-    ("--store-url",),
-    metavar="URL",
-    help="The store itself, sqlite:////var/lib/airflow/agentic.db or postgresql://user@host/db; asks no Airflow\nconnection",
-)
-ARG_AGENT = Arg(("name",), metavar="NAME", help="Name of the agent")
-ARG_MAILBOX = Arg(("mailbox",), metavar="MAILBOX", help="Name of the mailbox")
-ARG_MAILBOX_OPTIONAL = Arg(("mailbox",), metavar="MAILBOX", nargs="?", help="Only this mailbox; default all")
-ARG_STATE = Arg(
-    ("--state",),
-    choices=("ready", "leased", "done", "dead"),
-    help="Only deliveries in this state; default those that have not ended (ready, leased)",
-)
-ARG_LIMIT_PEEK = Arg(
-    ("--limit",),
-    type=positive_int(allow_zero=False),
-    default=20,
-    help="At most so many, oldest first (default: 20)",
-)
-ARG_LIMIT_DEAD = Arg(
-    ("--limit",),
-    type=positive_int(allow_zero=False),
-    default=100,
-    help="At most so many, oldest first (default: 100)",
-)
-ARG_IDENTIFIER = Arg(
-    ("identifier",),
-    metavar="ID",
-    help='Id of any message of the conversation, or a correlation id; that of a DAG run is "dag_id:run_id"',
-)
-ARG_SOURCE = Arg(("--source",), required=True, help="Who says it: the name of an agent, or yours")
-ARG_DATA = Arg(("--data",), required=True, metavar="JSON", help="What it says: any JSON value")
-ARG_TYPE = Arg(
-    ("--type",), default="agentic.message", help="What happened or is wanted (default: agentic.message)"
-)
-ARG_DELIVERY = Arg(
-    ("delivery_id",), metavar="ID", type=int, help="Number of the delivery, as `dead-letters list` shows it"
-)
-ARG_DELIVERIES = Arg(
-    ("delivery_ids",),
-    metavar="ID",
-    type=int,
-    nargs="*",
-    help="Numbers of the deliveries, as `dead-letters list` shows them",
-)
-ARG_REDRIVE_MAILBOX = Arg(
-    ("--mailbox",), metavar="MAILBOX", help="Instead of numbers: all dead letters of this mailbox"
-)
-ARG_REASON = Arg(("--reason",), required=True, metavar="TEXT", help="Why; kept in the history")
-ARG_ACTOR = Arg(
-    ("--actor",), metavar="NAME", help="Who does it; kept in the history (default: the user of the shell)"
-)
-
-ARG_PROJECT = Arg(
-    ("--project",),
-    action="append",
-    metavar="PATH",
-    help="Project file or directory, in place of the option project_file of section agentic; may be given again:\n"
-    "later over earlier",
-)
-ARG_SET = Arg(
-    ("--set",),
-    dest="overrides",
-    action="append",
-    metavar="KEY=VALUE",
-    help="Lay a value over everything that is written down, as in agents.triage.config.pause_seconds=0.5;\n"
-    "may be given again",
-)
-ARG_KEY = Arg(
-    ("key",),
-    metavar="KEY",
-    help="Dotted key, such as agents.triage.config; the bare name of an option is one too: max_attempts",
-)
-ARG_KEY_OPTIONAL = Arg(
-    ("key",), metavar="KEY", nargs="?", help="Only what is at or below this key; default everything"
-)
-ARG_ALL = Arg(("--all",), action="store_true", help="Coded defaults too, not only what is declared")
-ARG_FILES = Arg(
-    ("files",),
-    metavar="FILE",
-    nargs="*",
-    help="Project files or directories, checked together, later over earlier; default the configured project",
-)
-
-_STORE = (ARG_CONN_ID, ARG_STORE_URL, ARG_PROJECT, ARG_SET, ARG_VERBOSE)
+_STORE = (arg.CONN_ID, arg.STORE_URL, arg.PROJECT, arg.SET, ARG_VERBOSE)
 _LISTING = (*_STORE, ARG_OUTPUT)
-_PROJECT = (ARG_PROJECT, ARG_SET, ARG_VERBOSE, ARG_OUTPUT)
+_PROJECT = (arg.PROJECT, arg.SET, ARG_VERBOSE, ARG_OUTPUT)
 
 _AGENTS = (
     ActionCommand(
@@ -122,7 +31,7 @@ _AGENTS = (
         name="describe",
         help="Show all that is known of an agent",
         func=lazy_load_command(f"{_COMMANDS}.agents.describe_agent"),
-        args=(ARG_AGENT, *_LISTING),
+        args=(arg.AGENT, *_LISTING),
     ),
 )
 _MESSAGES = (
@@ -130,25 +39,113 @@ _MESSAGES = (
         name="stats",
         help="Count the deliveries of mailboxes",
         func=lazy_load_command(f"{_COMMANDS}.messages.mailbox_stats"),
-        args=(ARG_MAILBOX_OPTIONAL, *_LISTING),
+        args=(arg.MAILBOX_OPTIONAL, *_LISTING),
     ),
     ActionCommand(
         name="peek",
         help="Look into a mailbox without touching it",
         func=lazy_load_command(f"{_COMMANDS}.messages.peek_mailbox"),
-        args=(ARG_MAILBOX, ARG_STATE, ARG_LIMIT_PEEK, *_LISTING),
+        args=(arg.MAILBOX, arg.STATE, arg.LIMIT_PEEK, *_LISTING),
+    ),
+    ActionCommand(
+        name="show",
+        help="Show a message in full, and what became of it in every mailbox",
+        func=lazy_load_command(f"{_COMMANDS}.messages.show_message"),
+        args=(arg.MESSAGE, *_LISTING),
     ),
     ActionCommand(
         name="trace",
         help="Show a conversation: which message caused which, and what became of each",
+        description="Show a conversation as a tree, across DAGs: which message caused which, which task sent and which\n"
+        "handled each, and what became of it.",
         func=lazy_load_command(f"{_COMMANDS}.messages.trace_conversation"),
-        args=(ARG_IDENTIFIER, *_LISTING),
+        args=(arg.IDENTIFIER, *_LISTING),
     ),
     ActionCommand(
         name="send",
-        help="Send a message to a mailbox",
+        help="Send a message to a mailbox, to subscribers of a topic, or to a group",
         func=lazy_load_command(f"{_COMMANDS}.messages.send_message"),
-        args=(ARG_MAILBOX, ARG_SOURCE, ARG_DATA, ARG_TYPE, *_LISTING),
+        args=(
+            arg.RECIPIENT,
+            arg.TOPIC,
+            arg.AUDIENCE,
+            arg.SOURCE,
+            arg.DATA,
+            arg.TYPE,
+            arg.KIND,
+            arg.SUBJECT,
+            arg.REPLY_TO,
+            arg.ORDERING_KEY,
+            arg.PRIORITY,
+            arg.DELAY,
+            arg.EXPIRES_IN,
+            *_LISTING,
+        ),
+    ),
+    ActionCommand(
+        name="purge",
+        help="Forget old messages that are done everywhere, and bury what has expired",
+        description="Forget old messages that are done in every mailbox, with their claim checks, and put what has\n"
+        "expired into the dead letters. Dead letters stay.",
+        func=lazy_load_command(f"{_COMMANDS}.messages.purge_messages"),
+        args=(arg.OLDER_THAN, *_LISTING),
+    ),
+)
+_ROUTES = (
+    ActionCommand(
+        name="list",
+        help="List subscriptions, and where each is declared",
+        func=lazy_load_command(f"{_COMMANDS}.routes.list_routes"),
+        args=(arg.MAILBOX_OPTIONAL, *_LISTING),
+    ),
+    ActionCommand(
+        name="explain",
+        help="Say who would get a message, who would not, and why; nothing is sent",
+        func=lazy_load_command(f"{_COMMANDS}.routes.explain_routes"),
+        args=(
+            arg.TOPIC,
+            arg.TO,
+            arg.AUDIENCE,
+            arg.DATA_ANY,
+            arg.TYPE,
+            arg.SOURCE_ANY,
+            arg.KIND,
+            arg.SUBJECT,
+            arg.ORDERING_KEY,
+            arg.PRIORITY,
+            *_LISTING,
+        ),
+    ),
+    ActionCommand(
+        name="subscribe",
+        help="Let a mailbox hear what is published",
+        description="Let a mailbox hear what is published. Better declare it in the project file, if it shall last.",
+        func=lazy_load_command(f"{_COMMANDS}.routes.subscribe"),
+        args=(
+            arg.MAILBOX,
+            arg.PATTERN,
+            arg.FILTER,
+            arg.ROLE,
+            arg.TAG,
+            arg.MAX_ATTEMPTS,
+            *_LISTING,
+        ),
+    ),
+    ActionCommand(
+        name="unsubscribe",
+        help="End subscriptions of a mailbox",
+        description="End subscriptions of a mailbox that were made by API or by `subscribe`. Those of the project file\n"
+        "end there.",
+        func=lazy_load_command(f"{_COMMANDS}.routes.unsubscribe"),
+        args=(arg.MAILBOX, arg.PATTERN_ONLY, arg.FILTER_ONLY, ARG_YES, *_LISTING),
+    ),
+)
+_HEARTBEATS = (
+    ActionCommand(
+        name="list",
+        help="List the last sign of life of every source, and which are late",
+        func=lazy_load_command(f"{_COMMANDS}.heartbeats.list_heartbeats"),
+        args=_LISTING,
     ),
 )
 _DEAD_LETTERS = (
@@ -156,20 +153,31 @@ _DEAD_LETTERS = (
         name="list",
         help="List dead letters",
         func=lazy_load_command(f"{_COMMANDS}.dead_letters.list_dead_letters"),
-        args=(ARG_MAILBOX_OPTIONAL, ARG_LIMIT_DEAD, *_LISTING),
+        args=(arg.MAILBOX_OPTIONAL, arg.LIMIT_DEAD, *_LISTING),
     ),
     ActionCommand(
         name="show",
         help="Show a dead letter: envelope, reason and history",
         func=lazy_load_command(f"{_COMMANDS}.dead_letters.show_dead_letter"),
-        args=(ARG_DELIVERY, *_LISTING),
+        args=(arg.DELIVERY, *_LISTING),
     ),
     ActionCommand(
         name="redrive",
         help="Give dead letters another chance",
         description="Make dead letters ready again, with no attempts counted. Who did it and why is kept.",
         func=lazy_load_command(f"{_COMMANDS}.dead_letters.redrive_dead_letters"),
-        args=(ARG_DELIVERIES, ARG_REDRIVE_MAILBOX, ARG_REASON, ARG_ACTOR, ARG_YES, *_LISTING),
+        args=(
+            arg.DELIVERIES,
+            arg.REDRIVE_MAILBOX,
+            arg.FILTER_DEAD,
+            arg.REDRIVE_ALL,
+            arg.REDRIVE_TO,
+            arg.RATE,
+            arg.REASON,
+            arg.ACTOR,
+            ARG_YES,
+            *_LISTING,
+        ),
     ),
 )
 _DATABASE = (
@@ -191,13 +199,13 @@ _CONFIG = (
         name="show",
         help="List declared values with their sources",
         func=lazy_load_command(f"{_COMMANDS}.config.show_values"),
-        args=(ARG_KEY_OPTIONAL, ARG_ALL, *_PROJECT),
+        args=(arg.KEY_OPTIONAL, arg.ALL, *_PROJECT),
     ),
     ActionCommand(
         name="explain",
         help="Say where a value comes from, and what it overrode",
         func=lazy_load_command(f"{_COMMANDS}.config.explain_key"),
-        args=(ARG_KEY, *_PROJECT),
+        args=(arg.KEY, *_PROJECT),
     ),
     ActionCommand(
         name="validate",
@@ -205,7 +213,7 @@ _CONFIG = (
         description="Check everything, also what needs the code of agents and services. Every fault is printed as\n"
         "file:line: key: message. Exits with 1 if there is one.",
         func=lazy_load_command(f"{_COMMANDS}.config.validate_files"),
-        args=(ARG_FILES, *_PROJECT),
+        args=(arg.FILES, *_PROJECT),
     ),
     ActionCommand(
         name="schema",
@@ -228,6 +236,8 @@ def get_agentic_cli_commands() -> list[CLICommand]:
             subcommands=(
                 GroupCommand(name="agents", help="State and numbers of agents", subcommands=_AGENTS),
                 GroupCommand(name="messages", help="Mailboxes and messages", subcommands=_MESSAGES),
+                GroupCommand(name="routes", help="Who gets which messages, and why", subcommands=_ROUTES),
+                GroupCommand(name="heartbeats", help="Signs of life", subcommands=_HEARTBEATS),
                 GroupCommand(
                     name="dead-letters", help="Messages that nobody could handle", subcommands=_DEAD_LETTERS
                 ),

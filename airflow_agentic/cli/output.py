@@ -138,9 +138,9 @@ def fields(values: Mapping[str, object], indent: str = "") -> list[str]:
     return [f"{indent}{name:<{width}}{value}" for name, value in values.items()]
 
 
-def count(number: int, singular: str) -> str:
+def count(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun: ``1 dead letter``, ``2 dead letters``."""
-    return f"{number:,} {singular}{'' if number == 1 else 's'}"
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def _print_plain(lines: Sequence[Sequence[str]]) -> None:

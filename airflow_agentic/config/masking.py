@@ -11,6 +11,7 @@ from airflow_agentic.config.tree import DELETE, Node, Path
 
 MASK = "***"
 
+_NAMED = frozenset({"agents", "services", "policies", "mailboxes", "routes", "roles", "budgets"})
 _SECRET_KEY = re.compile(
     r"passw(or)?d|passphrase|passwd|secret|token(?!s|i[sz])|(api|auth|access|bearer|refresh|bot)_?tokens|api_?key|apikey"
     r"|access_?key|private_?key|credential|authorization"
@@ -79,4 +80,4 @@ def _only_references(value: Any) -> bool:
 
 def _values_begin(path: Path) -> int:
     """Names of agents and services are names: an agent ``token-counter`` has no secrets because of it."""
-    return 2 if path[:1] and path[0] in ("agents", "services", "policies", "roles", "budgets") else 0
+    return 2 if path[:1] and path[0] in _NAMED else 0

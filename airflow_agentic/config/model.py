@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
@@ -18,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from airflow_agentic.config.names import is_topic_pattern
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION, Option
 from airflow_agentic.config.tree import Path
 
@@ -26,7 +26,6 @@ T = TypeVar("T")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
 """Names of agents, policies and so on: no spaces, so that they can be typed, and no quotes, so that nobody must."""
 
-_TOPIC = re.compile(r"[A-Za-z0-9_-]+|\*|#")
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "float": float}
 
 
@@ -56,8 +55,16 @@ def _scalar(value: object) -> object:
     raise ValueError("must be a text, a number, true or false")
 
 
+def _subscribed(value: object) -> object:
+    if isinstance(value, str):
+        return {"topic": value}
+    if isinstance(value, Mapping | BaseModel):
+        return value
+    raise ValueError("must be a topic, or a map with one")
+
+
 def _topic(pattern: str) -> str:
-    if not all(_TOPIC.fullmatch(part) for part in pattern.split(".")):
+    if not is_topic_pattern(pattern):
         raise ValueError("must be words with dots between them, with * for one word and # for any number")
     return pattern
 
@@ -67,6 +74,7 @@ Names = Annotated[Mapping[Name, T], AfterValidator(FrozenDict)]
 Values = Annotated[Mapping[str, Any], AfterValidator(frozen)]
 Scalar = Annotated[Any, BeforeValidator(_scalar)]
 Topic = Annotated[str, AfterValidator(_topic)]
+Overflow = Literal["block", "refuse", "dead-letter"]
 
 
 class _Section(BaseModel):
@@ -80,6 +88,64 @@ class _Section(BaseModel):
         if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
             raise ValueError("must be a number")
         return value
+
+
+class SubscriptionSection(_Section):
+    """What a mailbox wants to hear; a text alone is the topic."""
+
+    topic: Topic = Field(
+        "#",
+        description="Words with dots between them, `*` for one word and `#` for any number. Default: every topic.",
+        examples=["orders.*.created"],
+    )
+    filter: str | None = Field(
+        None,
+        min_length=1,
+        description="A condition on the message, in [CEL](https://cel.dev); everything about it stands under `msg`.",
+        examples=["msg.data.total > 100 && msg.type == 'order.created'"],
+    )
+    max_attempts: int | None = Field(
+        None,
+        ge=1,
+        description="How often a message that comes this way is handed out. Default: as the mailbox says.",
+    )
+
+
+Subscribed = Annotated[
+    SubscriptionSection, BeforeValidator(_subscribed, json_schema_input_type=Topic | SubscriptionSection)
+]
+
+
+class RoomSection(_Section):
+    """How much a mailbox holds. What is left out is that of `settings`."""
+
+    limit: int | None = Field(
+        None, ge=0, description="Largest number of messages in it that are neither done nor dead; 0 for none."
+    )
+    overflow: Overflow | None = Field(
+        None,
+        description="What happens to one more: its sender waits for room, gets an error, or it becomes a dead letter.",
+    )
+
+
+class MailboxSection(RoomSection):
+    """A mailbox that is no agent's: a DAG, a service or a person reads it."""
+
+    description: str | None = Field(None, description="What it is for.")
+    max_attempts: int | None = Field(
+        None, ge=1, description="How often a message is handed out. Default: as `settings` says."
+    )
+    subscriptions: tuple[Subscribed, ...] = Field((), description="What it wants to hear.")
+    role: Name | None = Field(
+        None, description="A role of `roles`: messages for the audience `role:NAME` reach it."
+    )
+    tags: tuple[Name, ...] = Field((), description="Messages for the audience `tag:NAME` reach it.")
+
+
+class RouteSection(SubscriptionSection):
+    """A subscription by name, beside the agent or mailbox that it is for."""
+
+    to: Name = Field(description="An agent of `agents` or a mailbox of `mailboxes`.", examples=["triage"])
 
 
 class AgentSection(_Section):
@@ -98,14 +164,26 @@ class AgentSection(_Section):
         "`${var:name}` in them are resolved in the worker, each time the agent is built, and never stored.",
     )
     policy: Name | None = Field(None, description="A policy of `policies`.")
-    role: Name | None = Field(None, description="A role of `roles`. Declared; nothing enforces it yet.")
+    role: Name | None = Field(
+        None,
+        description="A role of `roles`: messages for the audience `role:NAME` reach the agent. Its permissions are "
+        "declared; nothing enforces them yet.",
+    )
     budget: Name | None = Field(None, description="A budget of `budgets`. Declared; nothing enforces it yet.")
     version: str | None = Field(
         None, min_length=1, description="Version of the agent. Declared; nothing uses it yet."
     )
-    subscriptions: tuple[Topic, ...] = Field(
+    subscriptions: tuple[Subscribed, ...] = Field(
         (),
-        description="Topics that the agent listens to: `orders.*.created`, `audit.#`. Declared; nothing uses them yet.",
+        description="What the agent's mailbox wants to hear: a topic, or a section.",
+        examples=[["orders.*.created", {"topic": "audit.#", "filter": "msg.data.total > 100"}]],
+    )
+    tags: tuple[Name, ...] = Field(
+        (), description="Messages for the audience `tag:NAME` reach the agent.", examples=[["billing"]]
+    )
+    mailbox: RoomSection = Field(
+        default_factory=lambda: RoomSection(),  # noqa: PLW0108  # mypy's pydantic plugin wants a call
+        description="How much its mailbox, which has the agent's name, holds.",
     )
     uses: Names[Name] = Field(
         default_factory=FrozenDict[str],
@@ -115,7 +193,7 @@ class AgentSection(_Section):
     )
     sends_to: Names[Name] = Field(
         default_factory=FrozenDict[str],
-        description="Name that the agent's code sends to, to the agent that gets the message.",
+        description="Name that the agent's code sends to, to the agent or mailbox that gets the message.",
         examples=[{"reviewer": "senior-reviewer"}],
     )
     overridable: tuple[str, ...] = Field(
@@ -213,7 +291,8 @@ def _setting(option: Option) -> tuple[Any, Any]:
     default: Any = option.default
     examples = [_TYPES[option.type](option.example)] if option.example else None
     field = Field(default, description=option.text, ge=option.minimum, examples=examples)
-    return Annotated[_TYPES[option.type], field], default
+    kind: Any = Literal[option.choices] if option.choices else _TYPES[option.type]
+    return Annotated[kind, field], default
 
 
 SettingsSection: type[BaseModel] = create_model(
@@ -244,9 +323,16 @@ class ProjectSection(_Section):
     services: Names[ServiceSection] = Field(
         default_factory=FrozenDict[ServiceSection], description="Services by name."
     )
+    mailboxes: Names[MailboxSection] = Field(
+        default_factory=FrozenDict[MailboxSection],
+        description="Mailboxes by name that are no agents'.",
+    )
+    routes: Names[RouteSection] = Field(
+        default_factory=FrozenDict[RouteSection], description="Subscriptions by name."
+    )
     roles: Names[RoleSection] = Field(
         default_factory=FrozenDict[RoleSection],
-        description="Roles by name. Declared; nothing enforces them yet.",
+        description="Roles by name. Permissions are declared; nothing enforces them yet.",
     )
     budgets: Names[BudgetSection] = Field(
         default_factory=FrozenDict[BudgetSection],
@@ -270,6 +356,8 @@ def model_at(path: Path) -> Any:
             found = field.annotation if field else None
         elif get_origin(found) is Mapping:
             found = get_args(found)[1]
+        elif get_origin(found) is tuple and isinstance(key, int):
+            found = get_args(found)[0]
         else:
             return None
     return _bare(found)

@@ -23,6 +23,7 @@ class Option:
         text: What it does, with its unit.
         example: A value that somebody might set.
         minimum: Smallest value allowed, for numbers.
+        choices: All values allowed, for texts; empty if any is.
         sensitive: It may hold a password: Airflow hides it, and takes it from a command or a secrets backend too.
     """
 
@@ -32,6 +33,7 @@ class Option:
     text: str
     example: str | None = None
     minimum: float | None = None
+    choices: tuple[str, ...] = ()
     sensitive: bool = False
 
     @property
@@ -40,13 +42,16 @@ class Option:
         return (f"{self.key}_cmd", f"{self.key}_secret") if self.sensitive else ()
 
 
+OVERFLOW = ("block", "refuse", "dead-letter")
+"""What can happen to a message for a mailbox that is full."""
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         "store_url",
         "string",
         "",
         "Store of messages and agents, used when no Airflow connection is named: sqlite:////path/agentic.db, or "
-        "postgresql://user@host:5432/database with the extra [postgres]. "
+        "postgresql://user@host:5432/database with the extra [postgres], or redis://host:6379/0 with the extra [redis]. "
         "Empty means the embedded SQLite file agentic.db under AIRFLOW_HOME.",
         example="sqlite:////var/lib/airflow/agentic.db",
         sensitive=True,
@@ -67,6 +72,23 @@ OPTIONS: tuple[Option, ...] = (
         "Largest encoded message, in bytes. A larger one is refused when it is sent.",
         example="262144",
         minimum=1_024,
+    ),
+    Option(
+        "claim_check_path",
+        "string",
+        "",
+        "Where data is kept that is too large to travel: the URL of a directory that every worker reaches, in an object "
+        "storage (with its Airflow connection before the @, if it needs one) or on a shared disk: file:///mnt/agentic. "
+        "The message has the place and a digest. Empty means that all data travels.",
+        example="s3://aws_default@bucket/agentic",
+    ),
+    Option(
+        "claim_check_bytes",
+        "integer",
+        65_536,
+        "Messages above this size, in bytes, leave their data under claim_check_path, if there is one. 0 means never.",
+        example="262144",
+        minimum=0,
     ),
     Option(
         "lease_seconds",
@@ -117,6 +139,56 @@ OPTIONS: tuple[Option, ...] = (
         "many seconds, and then after twice as long each time, up to ten minutes.",
         example="60",
         minimum=1.0,
+    ),
+    Option(
+        "request_timeout_seconds",
+        "float",
+        300.0,
+        "How long a request waits for its answer when it has no deadline of its own, in seconds.",
+        example="30",
+        minimum=0.1,
+    ),
+    Option(
+        "heartbeat_seconds",
+        "float",
+        60.0,
+        "When the next heartbeat of a source is late, in seconds after the last one, unless that one said.",
+        example="15",
+        minimum=0.1,
+    ),
+    Option(
+        "dedup_window_seconds",
+        "float",
+        604_800.0,
+        "How long a message is known by its source and id, so that it is not taken twice, in seconds. Messages that are "
+        "done are kept at least so long.",
+        example="86400",
+        minimum=0.0,
+    ),
+    Option(
+        "mailbox_limit",
+        "integer",
+        0,
+        "Largest number of messages in a mailbox that are neither done nor dead. 0 means that there is none.",
+        example="10000",
+        minimum=0,
+    ),
+    Option(
+        "mailbox_overflow",
+        "string",
+        "refuse",
+        "What happens to one more: its sender waits for room (block), gets an error (refuse), or it becomes a dead "
+        "letter (dead-letter).",
+        example="block",
+        choices=OVERFLOW,
+    ),
+    Option(
+        "block_seconds",
+        "float",
+        30.0,
+        "How long a sender waits for room before it gets that error, in seconds.",
+        example="120",
+        minimum=0.0,
     ),
 )
 

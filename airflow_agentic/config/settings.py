@@ -10,6 +10,8 @@ from datetime import timedelta
 from airflow_agentic.config.options import OPTIONS, SECTION, Option
 from airflow_agentic.errors import InvalidOption
 
+_BACKOFF = ("retry_base_seconds", "retry_max_seconds")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -18,12 +20,20 @@ class Settings:
     store_url: str = ""
     project_file: str = ""
     max_message_bytes: int = 1_048_576
+    claim_check_path: str = ""
+    claim_check_bytes: int = 65_536
     lease_seconds: float = 60.0
     max_attempts: int = 5
     retry_base_seconds: float = 1.0
     retry_max_seconds: float = 300.0
     poll_seconds: float = 0.5
     remind_seconds: float = 30.0
+    request_timeout_seconds: float = 300.0
+    heartbeat_seconds: float = 60.0
+    dedup_window_seconds: float = 604_800.0
+    mailbox_limit: int = 0
+    mailbox_overflow: str = "refuse"
+    block_seconds: float = 30.0
 
     @property
     def lease(self) -> timedelta:
@@ -39,19 +49,26 @@ class Settings:
             where: What the values belong to, for error texts.
 
         Raises:
-            InvalidOption: A value is of the wrong type or out of range. All faults are named at once.
+            InvalidOption: A value is of the wrong type, out of range or none of the choices. All faults are named at once.
         """
         parsed: dict[str, str | int | float] = {}
         faults: list[str] = []
         for option in OPTIONS:
             raw = values.get(option.key)
-            if raw is None or (raw == "" and option.type != "string"):
+            if raw is None or (raw == "" and (option.type != "string" or option.choices)):
                 parsed[option.key] = option.default
                 continue
             try:
                 parsed[option.key] = _convert(option, raw)
             except ValueError as error:
                 faults.append(f"{where} {option.key} = {raw!r}: {error}")
+        # Of what is only partly given, the rest is somebody else's to say.
+        if not faults and all(values.get(key) is not None for key in _BACKOFF):
+            base, most = (float(parsed[key]) for key in _BACKOFF)
+            if base > most:
+                faults.append(
+                    f"{where} {_BACKOFF[0]} = {base:g}: must not be more than {_BACKOFF[1]}, which is {most:g}"
+                )
         if faults:
             variables = f"airflow.cfg, or as AIRFLOW__{SECTION.upper()}__<KEY> in the environment"
             way_out = f"Set it in {variables}" if where == f"[{SECTION}]" else "Correct it there"
@@ -61,7 +78,10 @@ class Settings:
 
 def _convert(option: Option, raw: object) -> str | int | float:
     if option.type == "string":
-        return str(raw)
+        text = str(raw)
+        if option.choices and text not in option.choices:
+            raise ValueError(f"must be one of {', '.join(option.choices)}")
+        return text
     try:
         number = float(str(raw))
     except ValueError:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from airflow_agentic.config.masking import is_secret, mask_text, shown
 from airflow_agentic.config.model import NAME, ProjectSection, known_keys
 from airflow_agentic.config.names import did_you_mean, normalised
-from airflow_agentic.config.options import BOOTSTRAP
+from airflow_agentic.config.options import BOOTSTRAP, OPTIONS
 from airflow_agentic.config.references import misplaced
 from airflow_agentic.config.tree import Node, Path, dotted
 from airflow_agentic.errors import ConfigFault
@@ -40,8 +40,26 @@ _WORDS = {
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UNTIE = "take one of them out of uses:"
 _CONFIGURED = ("agents", "services")
-# Section and field of a reference by name, and the section that it leads to.
-_LINKS = {"policy": "policies", "role": "roles", "budget": "budgets"}
+_Leads = Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]
+_RECIPIENT = ("agent or mailbox", ("agents", "mailboxes"))
+# Section and field of a name that leads elsewhere: to what, and the sections where that is declared.
+_LINKS: _Leads = {
+    "agents": {
+        "policy": ("policy", ("policies",)),
+        "role": ("role", ("roles",)),
+        "budget": ("budget", ("budgets",)),
+    },
+    "mailboxes": {"role": ("role", ("roles",))},
+    "routes": {"to": _RECIPIENT},
+}
+# The same for fields that are maps to such names.
+_MAPS: _Leads = {
+    "agents": {"sends_to": _RECIPIENT, "uses": ("service or agent", ("services", "agents"))},
+    "services": {"uses": ("service", ("services",))},
+}
+_BACKOFF = ("retry_base_seconds", "retry_max_seconds")
+# Name, where it is said, and value.
+_Bound = tuple[str, Node | None, float | None]
 
 
 def fault(root: Node, path: Path, message: str, suggestion: str | None = None) -> ConfigFault:
@@ -92,6 +110,8 @@ def _told(root: Node, detail: ErrorDetails) -> ConfigFault:
     node, rest = root.nearest(path)
     path = path[: len(path) - len(rest)]
     kind = detail["type"]
+    if kind == "missing":
+        return fault(root, path, f"it lacks a {rest[-1]!r}", f"write {rest[-1]}: below it")
     if detail["loc"][-1:] == ("[key]",):
         return fault(
             root,
@@ -149,8 +169,7 @@ def _relations(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
     yield from _links(root, whole)
     yield from _cycles(root)
     yield from _misplaced(root)
-    for path, node in _entries(root, "policies"):
-        yield from _retry(path, node)
+    yield from _backoffs(root)
     for index, module in (root.child("imports") or root).children():
         if isinstance(index, int) and isinstance(module.value, str) and not _MODULE.fullmatch(module.value):
             message = f"must be the name of a module, such as billing.agents, not {mask_text(module.value)!r}"
@@ -158,7 +177,12 @@ def _relations(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
 
 
 def _names(root: Node) -> Iterator[tuple[Any, ...]]:
-    """Agents and services are told apart by name, also by environment variables."""
+    """Agents and services are told apart by name, also by environment variables; an agent has the mailbox of its name."""
+    agents = {path[-1]: node for path, node in _entries(root, "agents")}
+    for path, _ in _entries(root, "mailboxes"):
+        if (agent := agents.get(path[-1])) is not None:
+            message = f"this is the mailbox of agent {path[-1]!r} ({agent.origin.source})"
+            yield path, message, f"say it under {dotted(('agents', path[-1]))}"
     seen: dict[str, Path] = {}
     for section in _CONFIGURED:
         for path, node in _entries(root, section):
@@ -192,17 +216,16 @@ def _links(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
 
 def _said_names(root: Node) -> Iterator[tuple[Path, Node, str, tuple[str, ...]]]:
     """Yield where something is named, what it must be, and the sections where that is declared."""
-    for path, agent in _entries(root, "agents"):
-        for field, section in _LINKS.items():
-            if (named := agent.child(field)) is not None:
-                yield (*path, field), named, field, (section,)
-        for alias, named in _children(agent, "sends_to"):
-            yield (*path, "sends_to", alias), named, "agent", ("agents",)
-        for parameter, named in _children(agent, "uses"):
-            yield (*path, "uses", parameter), named, "service or agent", ("services", "agents")
-    for path, service in _entries(root, "services"):
-        for parameter, named in _children(service, "uses"):
-            yield (*path, "uses", parameter), named, "service", ("services",)
+    for section, fields in _LINKS.items():
+        for path, entry in _entries(root, section):
+            for field, leads in fields.items():
+                if (named := entry.child(field)) is not None:
+                    yield (*path, field), named, *leads
+    for section, fields in _MAPS.items():
+        for path, entry in _entries(root, section):
+            for field, leads in fields.items():
+                for key, named in _children(entry, field):
+                    yield (*path, field, key), named, *leads
 
 
 def _cycles(root: Node) -> Iterator[tuple[Any, ...]]:
@@ -253,11 +276,37 @@ def _misplaced(root: Node) -> Iterator[tuple[Any, ...]]:
                 )
 
 
-def _retry(path: Path, node: Node) -> Iterator[tuple[Any, ...]]:
-    base, most = (node.find(("retry", key)) for key in ("base_seconds", "max_seconds"))
-    if base and most and _number(base) is not None and (_number(base) or 0) > (_number(most) or 0):
-        message = f"base_seconds is {base.value} and more than max_seconds, which is {most.value}"
-        yield (*path, "retry", "base_seconds"), message, "give a smaller base_seconds or a larger max_seconds"
+def _backoffs(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Yield where the first random delay may be longer than the longest one: in the options, and in each policy."""
+    coded = {option.key: option.default for option in OPTIONS}
+    of_settings = []
+    for key in _BACKOFF:
+        node = root.find(("settings", key))
+        of_settings.append((key, node, _number(node) if node else float(coded[key])))
+    yield from _backoff(("settings",), *of_settings)
+    for path, policy in _entries(root, "policies"):
+        mine = []
+        for key, default in zip(("base_seconds", "max_seconds"), of_settings, strict=True):
+            node = policy.find(("retry", key))
+            mine.append(
+                (key, node, _number(node)) if node else (f"{default[0]} of settings", None, default[2])
+            )
+        yield from _backoff((*path, "retry"), *mine)
+
+
+def _backoff(path: Path, base: _Bound, most: _Bound) -> Iterator[tuple[Any, ...]]:
+    if base[2] is None or most[2] is None or base[2] <= most[2]:
+        return
+    if base[1] is not None:
+        message = f"{base[0]} is {base[1].value} and more than {most[0]}, which is {_plain(most)}"
+        yield (*path, base[0]), message, f"give a smaller {base[0]} or a larger {most[0]}"
+    elif most[1] is not None:
+        message = f"{most[0]} is {most[1].value} and less than {base[0]}, which is {_plain(base)}"
+        yield (*path, most[0]), message, f"give a larger {most[0]} or a smaller {base[0]}"
+
+
+def _plain(bound: _Bound) -> str:
+    return f"{bound[2]:g}" if bound[1] is None else str(bound[1].value)
 
 
 def _number(node: Node) -> float | None:

@@ -13,12 +13,14 @@ from airflow_agentic.runtime.configuration import (
     settings,
     web_url,
 )
+from airflow_agentic.runtime.connections import CONN_TYPE
+from airflow_agentic.runtime.starts import Start, started_by
 from airflow_agentic.runtime.stores import (
-    CONN_TYPE,
     DEFAULT_CONN_ID,
     StoreTarget,
     open_store,
     target,
+    target_at,
     target_of,
 )
 from airflow_agentic.runtime.work import Workplace, airflow_failures, identity, plan, run_time_plan, workplace
@@ -26,6 +28,7 @@ from airflow_agentic.runtime.work import Workplace, airflow_failures, identity, 
 __all__ = [
     "CONN_TYPE",
     "DEFAULT_CONN_ID",
+    "Start",
     "StoreTarget",
     "Workplace",
     "airflow_failures",
@@ -38,7 +41,9 @@ __all__ = [
     "project_files",
     "run_time_plan",
     "settings",
+    "started_by",
     "target",
+    "target_at",
     "target_of",
     "web_url",
     "workplace",

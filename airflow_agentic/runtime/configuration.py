@@ -87,13 +87,20 @@ def settings(overrides: Mapping[str, object] | None = None) -> Settings:
     return settings_of(project(), overrides)
 
 
-def settings_of(declared: Project, overrides: Mapping[str, object] | None = None) -> Settings:
+def settings_of(
+    declared: Project, overrides: Mapping[str, object] | None = None, where: str = f"[{SECTION}]"
+) -> Settings:
     """Return the options that a project declares, with ``overrides`` on top.
+
+    Args:
+        declared: The project.
+        overrides: Option to raw value.
+        where: What the overrides belong to, for error texts.
 
     Raises:
         InvalidOption: One of ``overrides`` cannot be used.
     """
-    return Settings.parse({**declared.settings.model_dump(), **(overrides or {})})
+    return Settings.parse({**declared.settings.model_dump(), **(overrides or {})}, where)
 
 
 def web_url(path: str) -> str:

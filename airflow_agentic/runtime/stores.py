@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION
 from airflow_agentic.config.settings import Settings
 from airflow_agentic.errors import ConfigurationError, InvalidOption
-from airflow_agentic.messaging.bus import BusOptions
+from airflow_agentic.messaging.options import BusOptions, MailboxRules
+from airflow_agentic.messaging.ports import Blobs, Overflow
+from airflow_agentic.messaging.routing import Subscription
 from airflow_agentic.runtime.configuration import embedded_url, project, settings_of
+from airflow_agentic.runtime.connections import CONN_TYPE, url_of
+from airflow_agentic.runtime.ports import AirflowMetrics
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
     from airflow_agentic.stores import Store
 
 DEFAULT_CONN_ID = "agentic_default"
-CONN_TYPE = "agentic"
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,16 @@ class StoreTarget:
         settings: Values of ``[agentic]`` with those of the connection on top.
         origin: Where the URL came from, for people.
         conn_id: The connection it came from, if any.
-        attempts: Attempts of mailboxes whose agents have a policy that says so.
+        mailboxes: Mailboxes of which the project says something.
+        subscriptions: Those that the project declares.
     """
 
     url: str = field(repr=False)
     settings: Settings
     origin: str
     conn_id: str | None = None
-    attempts: Mapping[str, int] = field(default_factory=dict)
+    mailboxes: Mapping[str, MailboxRules] = field(default_factory=dict)
+    subscriptions: tuple[Subscription, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -51,34 +56,62 @@ class StoreTarget:
     @property
     def options(self) -> BusOptions:
         """The settings as the bus takes them."""
+        said = self.settings
         return BusOptions(
-            max_message_bytes=self.settings.max_message_bytes,
-            max_attempts=self.settings.max_attempts,
-            lease=self.settings.lease,
-            retry_base=timedelta(seconds=self.settings.retry_base_seconds),
-            retry_max=timedelta(seconds=self.settings.retry_max_seconds),
-            poll=timedelta(seconds=self.settings.poll_seconds),
-            attempts=self.attempts,
+            max_message_bytes=said.max_message_bytes,
+            max_attempts=said.max_attempts,
+            lease=said.lease,
+            retry_base=timedelta(seconds=said.retry_base_seconds),
+            retry_max=timedelta(seconds=said.retry_max_seconds),
+            poll=timedelta(seconds=said.poll_seconds),
+            request_timeout=timedelta(seconds=said.request_timeout_seconds),
+            heartbeat=timedelta(seconds=said.heartbeat_seconds),
+            dedup_window=timedelta(seconds=said.dedup_window_seconds),
+            claim_check_bytes=said.claim_check_bytes,
+            mailbox_limit=said.mailbox_limit,
+            overflow=cast("Overflow", said.mailbox_overflow),
+            block=timedelta(seconds=said.block_seconds),
+            mailboxes=self.mailboxes,
+            subscriptions=self.subscriptions,
         )
 
-    def open(self) -> Store:
+    @property
+    def blobs(self) -> Blobs | None:
+        """Where large data is kept; ``None`` if it travels."""
+        if not self.settings.claim_check_path:
+            return None
+        from airflow_agentic.runtime.ports import ObjectStorageBlobs
+
+        return ObjectStorageBlobs(self.settings.claim_check_path)
+
+    def open(self, owner: str | None = None) -> Store:
         """Open the store; the caller closes it.
 
+        Args:
+            owner: Name of this process in leases and histories; default ``host:pid``.
+
         Raises:
+            ProjectInvalid: The filter of a declared subscription does not compile.
             StoreError: It cannot be opened, or its schema is of another version.
         """
-        # SQLAlchemy is not needed until a store is opened (promise P13).
+        # SQLAlchemy and CEL are not needed until a store is opened (promise P13).
         from airflow_agentic.stores import open_store
 
-        return open_store(self.url, options=self.options)
+        if any(each.filter for each in self.subscriptions):
+            from airflow_agentic.messaging.declared import require_usable
+
+            require_usable(self.subscriptions)
+        return open_store(
+            self.url, options=self.options, owner=owner, metrics=AirflowMetrics(), blobs=self.blobs
+        )
 
 
 def target(conn_id: str | None = None) -> StoreTarget:
     """Find the store of a connection.
 
     Args:
-        conn_id: A connection of type ``agentic``. By default ``agentic_default`` if it exists, else
-            ``[agentic] store_url``, else the embedded SQLite file under AIRFLOW_HOME.
+        conn_id: A connection of type ``agentic``, ``postgres`` or ``redis``. By default ``agentic_default`` if it
+            exists, else ``[agentic] store_url``, else the embedded SQLite file under AIRFLOW_HOME.
 
     Raises:
         ConfigurationError: The named connection does not exist or is of another type.
@@ -89,9 +122,22 @@ def target(conn_id: str | None = None) -> StoreTarget:
         return target_of(connection)
     declared = project()
     values = settings_of(declared)
-    if values.store_url:
-        return StoreTarget(values.store_url, values, f"[{SECTION}] store_url", attempts=_attempts(declared))
-    return StoreTarget(embedded_url(), values, "the embedded default", attempts=_attempts(declared))
+    origin = f"[{SECTION}] store_url" if values.store_url else "the embedded default"
+    return _target(declared, values, values.store_url or embedded_url(), origin)
+
+
+def target_at(url: str, origin: str) -> StoreTarget:
+    """Make a target of a URL that somebody gave.
+
+    Args:
+        url: Of the store.
+        origin: Who gave it, for people.
+
+    Raises:
+        ProjectInvalid: The project configuration cannot be used.
+    """
+    declared = project()
+    return _target(declared, settings_of(declared), url, origin)
 
 
 def target_of(connection: Connection) -> StoreTarget:
@@ -101,11 +147,11 @@ def target_of(connection: Connection) -> StoreTarget:
         ConfigurationError: It is of another type.
         InvalidOption: One of its values cannot be used.
     """
+    origin = f"connection {connection.conn_id}"
     if connection.conn_type != CONN_TYPE:
-        raise ConfigurationError(
-            f"connection {connection.conn_id!r} is of type {connection.conn_type!r}; "
-            f"the agentic provider needs one of type {CONN_TYPE!r}"
-        )
+        url = url_of(connection)
+        declared = project()
+        return _target(declared, settings_of(declared), url, origin, connection.conn_id)
     extra = connection.extra_dejson
     keys = {option.key for option in OPTIONS} - BOOTSTRAP
     if unknown := sorted(set(extra) - keys - {"url"}):
@@ -113,18 +159,33 @@ def target_of(connection: Connection) -> StoreTarget:
             f"connection {connection.conn_id!r} has unknown fields: {', '.join(unknown)}. "
             f"Known are url, {', '.join(sorted(keys - {'store_url'}))}."
         )
-    own = {key: value for key, value in extra.items() if key in keys and value is not None}
-    Settings.parse(own, where=f"connection {connection.conn_id!r}:")
+    own = {key: value for key, value in extra.items() if key in keys and value not in (None, "")}
+    where = f"connection {connection.conn_id!r}:"
+    Settings.parse(own, where=where)
     declared = project()
-    values = settings_of(declared, own)
-    url = extra.get("url") or values.store_url or embedded_url()
-    origin = f"connection {connection.conn_id}"
-    return StoreTarget(str(url), values, origin, connection.conn_id, _attempts(declared))
+    values = settings_of(declared, own, where)
+    url = str(extra.get("url") or values.store_url or embedded_url())
+    return _target(declared, values, url, origin, connection.conn_id)
 
 
-def open_store(conn_id: str | None = None) -> Store:
-    """Open the store of a connection; see :func:`target`. The caller closes it."""
-    return target(conn_id).open()
+def open_store(conn_id: str | None = None, owner: str | None = None) -> Store:
+    """Open the store of a connection; see :func:`target`. The caller closes it.
+
+    Args:
+        conn_id: See :func:`target`.
+        owner: Name of this process in leases and histories; default ``host:pid``.
+    """
+    return target(conn_id).open(owner)
+
+
+def _target(
+    declared: Project, values: Settings, url: str, origin: str, conn_id: str | None = None
+) -> StoreTarget:
+    from airflow_agentic.messaging.declared import declared_subscriptions, mailbox_rules
+
+    return StoreTarget(
+        url, values, origin, conn_id, mailbox_rules(declared), declared_subscriptions(declared)
+    )
 
 
 def _connection(conn_id: str | None) -> Connection | None:
@@ -141,10 +202,3 @@ def _connection(conn_id: str | None) -> Connection | None:
             f"{DEFAULT_CONN_ID} or [{SECTION}] store_url."
         ) from None
     return connection
-
-
-def _attempts(declared: Project) -> dict[str, int]:
-    """A message's attempts are counted from when it is sent: so its sender must know them."""
-    policies = {name: agent.policy for name, agent in declared.agents.items() if agent.policy}
-    retries = {name: declared.policies[policy].retry.max_attempts for name, policy in policies.items()}
-    return {name: attempts for name, attempts in retries.items() if attempts is not None}

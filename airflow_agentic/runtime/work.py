@@ -129,7 +129,12 @@ class Workplace:
         )
 
     def runner(
-        self, agent: BaseAgent[Any, Any], agent_plan: AgentPlan, lease: timedelta | None = None
+        self,
+        agent: BaseAgent[Any, Any],
+        agent_plan: AgentPlan,
+        lease: timedelta | None = None,
+        *,
+        inbox: bool = False,
     ) -> AgentRunner:
         """Make the runner of an agent, guarded as its policy says.
 
@@ -137,9 +142,12 @@ class Workplace:
             agent: Which.
             agent_plan: What it was made of.
             lease: How long a message belongs to it at a time; default: its policy's, else the bus's.
+            inbox: Handle no message again that an agent of this name handled.
         """
         bus = _guarded(self.store.bus, agent_plan.policy)
-        return AgentRunner(agent, bus, lambda messages: self.context(agent_plan, messages), lease)
+        return AgentRunner(
+            agent, bus, lambda messages: self.context(agent_plan, messages), lease, inbox=inbox
+        )
 
     def close(self) -> None:
         """Close what was built, last made first."""
@@ -205,7 +213,7 @@ def workplace(
         StoreError: The store cannot be opened.
     """
     with (
-        open_store(conn_id) as store,
+        open_store(conn_id, run.owner) as store,
         contextlib.closing(Workplace(store, project(), run, http, async_http)) as place,
     ):
         yield place
@@ -222,6 +230,7 @@ def identity(context: Context) -> RunIdentity:
         # Airflow raises max_tries when a task is cleared, and leaves it alone when it retries.
         generation=getattr(ti, "max_tries", 0) or 0,
         try_number=ti.try_number,
+        traceparent=_traceparent(ti),
     )
 
 
@@ -240,6 +249,17 @@ def airflow_failures() -> Iterator[None]:
         if error.retry_helps:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def _traceparent(ti: Any) -> str | None:
+    """Return the trace of a task: that of the span it runs in, else that which Airflow gave it; none is made."""
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    propagator, carrier = TraceContextTextMapPropagator(), dict[str, str]()
+    propagator.inject(carrier)
+    if not carrier:
+        propagator.inject(carrier, propagator.extract(getattr(ti, "context_carrier", None) or {}))
+    return carrier.get("traceparent")
 
 
 def _planned(

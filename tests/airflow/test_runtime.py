@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
 from airflow.configuration import conf  # noqa: TID251  # its file is one of the layers
 from airflow.sdk import DAG
 from pydantic import BaseModel
+from sqlalchemy.engine import make_url
 
 from airflow_agentic import runtime
 from airflow_agentic.agents import AgentContext, BaseAgent, RunIdentity, agent
 from airflow_agentic.config import ProjectInvalid
 from airflow_agentic.config.references import Reference
+from airflow_agentic.errors import ConfigurationError, InvalidOption
+from airflow_agentic.messaging import BusOptions, Message
+from airflow_agentic.messaging.ports import DeliveryQuery
 from airflow_agentic.operators.agents import RunAgentOperator
 from airflow_agentic.runtime.ports import AirflowReferences
 from airflow_agentic.stores import open_store
@@ -103,6 +109,191 @@ class TestLayersOfAirflow:
             assert runtime.settings().max_attempts == 9
             assert runtime.project().flags == {"f": 1}
         assert runtime.settings().max_attempts == 5
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    """Give Airflow a connection, as its URI or JSON form would be in the environment."""
+
+    def make(conn_id: str, **values: object) -> None:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(values))
+
+    return make
+
+
+class TestTarget:
+    def test_every_option_of_the_bus_is_what_is_set(self, monkeypatch):
+        said = {
+            "max_message_bytes": 2000,
+            "max_attempts": 7,
+            "lease_seconds": 11,
+            "retry_base_seconds": 2,
+            "retry_max_seconds": 12,
+            "poll_seconds": 0.25,
+            "request_timeout_seconds": 13,
+            "heartbeat_seconds": 14,
+            "dedup_window_seconds": 15,
+            "claim_check_bytes": 16,
+            "mailbox_limit": 17,
+            "mailbox_overflow": "dead-letter",
+            "block_seconds": 18,
+        }
+        for key, value in said.items():
+            monkeypatch.setenv(f"AIRFLOW__AGENTIC__{key.upper()}", str(value))
+        options = runtime.target_at("memory://", "a test").options
+        assert {**asdict(options), "mailboxes": None, "subscriptions": None} == asdict(
+            BusOptions(
+                max_message_bytes=2000,
+                max_attempts=7,
+                lease=timedelta(seconds=11),
+                retry_base=timedelta(seconds=2),
+                retry_max=timedelta(seconds=12),
+                poll=timedelta(seconds=0.25),
+                request_timeout=timedelta(seconds=13),
+                heartbeat=timedelta(seconds=14),
+                dedup_window=timedelta(seconds=15),
+                claim_check_bytes=16,
+                mailbox_limit=17,
+                overflow="dead-letter",
+                block=timedelta(seconds=18),
+                mailboxes=None,
+                subscriptions=None,
+            )
+        )
+
+    def test_what_the_project_declares_leads_the_messages_of_every_store(self, declared, connect, tmp_path):
+        declared("""
+            agents: {triage: {subscriptions: [orders.#], mailbox: {limit: 3}}}
+        """)
+        connect("own", conn_type="agentic", extra={"url": f"sqlite:///{tmp_path}/own.db"})
+        for found in (runtime.target(), runtime.target("own"), runtime.target_at("memory://", "a test")):
+            assert [(each.mailbox, each.topic) for each in found.subscriptions] == [
+                ("triage", None),
+                ("triage", "orders.#"),
+            ]
+            assert found.options.mailboxes["triage"].limit == 3
+        with runtime.target_at("memory://", "a test").open() as store:
+            assert store.bus.publish(Message(source="shop", topic="orders.new")) == ["triage"]
+
+    def test_a_filter_that_does_not_compile_is_refused_before_the_store_is_opened(self, declared, tmp_path):
+        declared("mailboxes: {log: {subscriptions: [{filter: msg.data >}]}}")
+        found = runtime.target_at(f"sqlite:///{tmp_path}/none.db", "a test")
+        with pytest.raises(
+            ProjectInvalid, match=f"{tmp_path}/agentic.yaml:1: the filter 'msg.data >' does not"
+        ):
+            found.open()
+        assert not (tmp_path / "none.db").exists()
+
+    def test_whoever_opens_a_store_may_have_a_name(self, connect):
+        connect("own", conn_type="agentic", extra={"url": "memory://"})
+        with runtime.open_store("own", owner="me:1") as store:
+            store.bus.send(Message(source="shop", recipient="box"))
+            store.bus.receive("box")
+            assert store.bus.find(DeliveryQuery(mailbox="box"))[0].owner == "me:1"
+
+    def test_large_data_goes_where_the_option_says(self, connect, tmp_path):
+        connect(
+            "own",
+            conn_type="agentic",
+            extra={
+                "url": "memory://",
+                "claim_check_path": f"file://{tmp_path}/blobs",
+                "claim_check_bytes": 1000,
+            },
+        )
+        assert runtime.target_at("memory://", "a test").blobs is None
+        with runtime.open_store("own") as store:
+            store.bus.send(Message(source="shop", recipient="box", data="x" * 2000))
+            kept = store.bus.find(DeliveryQuery(mailbox="box"))[0].message
+            assert kept.data is None
+            assert kept.data_ref.startswith(f"file://{tmp_path}/blobs/")
+            assert store.bus.receive("box")[0].message.data == "x" * 2000
+
+    def test_delays_that_contradict_those_of_the_project_are_told_with_the_connection(
+        self, connect, declared
+    ):
+        declared("settings: {retry_base_seconds: 20}")
+        connect("own", conn_type="agentic", extra={"retry_max_seconds": 10})
+        with pytest.raises(
+            InvalidOption, match="connection 'own': retry_base_seconds = 20: must not be more"
+        ):
+            runtime.target("own")
+
+
+class TestConnectionsOfServers:
+    def test_one_of_postgresql_is_its_url(self, connect):
+        connect(
+            "server",
+            conn_type="postgres",
+            host="db.example.com",
+            port=5433,
+            login="ana@sales",
+            password="p:/@ %",
+            schema="work",
+            extra={"sslmode": "require", "keepalives_idle": 30, "cursor": "dictcursor", "sslcert": ""},
+        )
+        found = runtime.target("server")
+        parsed = make_url(found.url)
+        assert (parsed.host, parsed.port, parsed.database) == ("db.example.com", 5433, "work")
+        assert (parsed.username, parsed.password) == ("ana@sales", "p:/@ %")
+        assert dict(parsed.query) == {"sslmode": "require", "keepalives_idle": "30"}
+        assert found.origin == "connection server"
+        assert ":***@" in found.shown
+        assert "p:/" not in repr(found) + found.shown
+
+    def test_one_of_postgresql_may_name_the_directory_of_a_socket_or_almost_nothing(self, connect):
+        connect("socket", conn_type="postgres", host="/run/postgresql", schema="work")
+        assert runtime.target("socket").url == "postgresql:///work?host=%2Frun%2Fpostgresql"
+        connect("bare", conn_type="postgres", schema="work")
+        assert runtime.target("bare").url == "postgresql:///work"
+
+    @pytest.mark.parametrize(
+        ("values", "url"),
+        [
+            ({}, "redis://localhost:6379/0"),
+            ({"host": "r", "port": 6380, "extra": {"db": 3}}, "redis://r:6380/3"),
+            ({"host": "r", "schema": "2", "password": "p/@:"}, "redis://:p%2F%40%3A@r:6379/2"),
+            ({"host": "::1", "login": "ana", "password": "p"}, "redis://ana:p@[::1]:6379/0"),
+            (
+                {"host": "r", "extra": {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": True}},
+                "rediss://r:6379/0?ssl_cert_reqs=none",
+            ),
+            (
+                {"host": "r", "extra": {"ssl": False, "ssl_cert_reqs": "none", "decode": 1}},
+                "redis://r:6379/0",
+            ),
+        ],
+    )
+    def test_one_of_redis_is_its_url(self, connect, values, url):
+        connect("server", conn_type="redis", **values)
+        found = runtime.target("server")
+        assert found.url == url
+        if password := values.get("password"):
+            assert password not in found.shown.replace("redis", "")
+
+    @pytest.mark.parametrize(
+        ("values", "says"),
+        [
+            (
+                {"conn_type": "http"},
+                "is of type 'http'; the agentic provider needs one of type 'agentic', 'postgres'",
+            ),
+            ({"conn_type": "redis", "schema": "work"}, "names the database 'work'; Redis has numbers"),
+            (
+                {"conn_type": "redis", "extra": {"ssl": "true", "ssl_check_hostname": False}},
+                "sets ssl_check_hostname to false",
+            ),
+            ({"conn_type": "postgres", "extra": {"max_attempts": 3}}, "sets max_attempts: say that in"),
+            ({"conn_type": "redis", "extra": {"lease_seconds": 3}}, "sets lease_seconds: say that in"),
+            ({"conn_type": "postgres", "extra": {"iam": True}}, "gets its password from a cloud (iam)"),
+        ],
+    )
+    def test_what_cannot_be_used_is_refused_by_name(self, connect, values, says):
+        connect("server", password="hunter2", **values)
+        with pytest.raises(ConfigurationError) as refused:
+            runtime.target("server")
+        assert says in str(refused.value)
+        assert "hunter2" not in str(refused.value)
 
 
 class TestPolicy:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 from airflow_agentic.cli.access import exists, require_existing
 from airflow_agentic.cli.checks.finding import Finding, Result
+from airflow_agentic.config.masking import mask_text
+from airflow_agentic.errors import AgenticError
 from airflow_agentic.runtime import StoreTarget
 from airflow_agentic.stores import Store
 
@@ -113,6 +116,34 @@ def schema_of(target: StoreTarget) -> Finding:
     require_existing(target)
     with target.open() as store:
         return _probed(store)
+
+
+def claim_checks(target: StoreTarget) -> Finding:
+    """Write, read and remove something where large data is kept."""
+    path = mask_text(target.settings.claim_check_path)
+    if not path:
+        return Finding("claim checks", Result.OK, "none: all data travels in messages")
+    way_out = f"let this user write to {path}, or correct [agentic] claim_check_path"
+    content = uuid.uuid4().bytes
+    try:
+        blobs = target.blobs
+        assert blobs is not None
+        where = blobs.put(f"doctor/{content.hex()}", content)
+        same = blobs.get(where) == content
+        blobs.delete(where)
+    except AgenticError as error:
+        return Finding("claim checks", Result.FAIL, str(error), way_out)
+    if not same:
+        return Finding(
+            "claim checks", Result.FAIL, f"{path} gives back something else than was written", way_out
+        )
+    limit = target.settings.claim_check_bytes
+    text = (
+        f"{path} can be read and written; for messages above {limit:,} bytes"
+        if limit
+        else f"{path}; claim_check_bytes is 0: never used"
+    )
+    return Finding("claim checks", Result.OK, text)
 
 
 def _probed(store: Store) -> Finding:

@@ -1,9 +1,10 @@
-"""Whether the work goes on: dead letters, leases that nobody takes over, agents that fell silent."""
+"""Whether the work goes on: dead letters, leases and mailboxes that nobody takes over, sources that fell silent."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from airflow_agentic.agents.lifecycle import AgentState
@@ -12,6 +13,7 @@ from airflow_agentic.cli.deliveries import lease_ended_seconds
 from airflow_agentic.cli.output import count, span
 from airflow_agentic.messaging import DeliveryState
 from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.messaging.routing import UNROUTABLE
 from airflow_agentic.stores import Store
 
 ABANDONED_SECONDS = 300.0
@@ -31,6 +33,66 @@ def dead_letters(store: Store) -> Finding:
         Result.WARNING,
         f"{count(sum(dead.values()), 'dead letter')}: {_named(dead)}",
         "`airflow agentic dead-letters list` shows them with their reasons",
+    )
+
+
+def unroutable(store: Store) -> Finding:
+    """Count what led to nobody."""
+    dead = store.bus.stats(UNROUTABLE).dead
+    if not dead:
+        return Finding(
+            "routes",
+            Result.OK,
+            f"{count(len(store.bus.subscriptions()), 'subscription')}, nothing unroutable",
+        )
+    sample = store.bus.dead_letters(UNROUTABLE, limit=1)[0].message
+    where = f", the oldest for {sample.address}" if sample else ""
+    return Finding(
+        "routes",
+        Result.WARNING,
+        f"{count(dead, 'message')} led to nobody{where}",
+        "let somebody subscribe: in the project file, or `airflow agentic routes subscribe MAILBOX --topic PATTERN`; then "
+        f"`airflow agentic dead-letters redrive --mailbox {UNROUTABLE} --reason TEXT` routes them anew",
+    )
+
+
+def unread(store: Store) -> Finding:
+    """Look for mailboxes that subscribed to something and of which nobody ever took a message."""
+    waiting: dict[str, int] = {}
+    longest = 0.0
+    subscribed = {each.mailbox for each in store.bus.subscriptions()}
+    for stats in store.bus.mailboxes():
+        oldest = stats.oldest_ready_seconds or 0.0
+        taken = stats.leased or stats.done or stats.dead
+        if stats.mailbox in subscribed and stats.claimable and not taken and oldest > ABANDONED_SECONDS:
+            waiting[stats.mailbox] = stats.ready
+            longest = max(longest, oldest)
+    if not waiting:
+        return Finding(
+            "readers", Result.OK, "every mailbox that gets what is published has been read, or is empty"
+        )
+    return Finding(
+        "readers",
+        Result.WARNING,
+        f"nobody ever took a message of these, for up to {span(longest)}: {_named(waiting)}",
+        "run the agent or the DAG that reads it, or end what it subscribed to: in the project file, or with "
+        f"`airflow agentic routes unsubscribe {next(iter(waiting))}`",
+    )
+
+
+def heartbeats(store: Store) -> Finding:
+    """Look for sources whose next heartbeat is late."""
+    known = store.bus.heartbeats()
+    late = [beat for beat in known if beat.late]
+    if not late:
+        return Finding("heartbeats", Result.OK, f"{count(len(known), 'source')} known, none late")
+    untold = sum(not beat.reported for beat in late)
+    told = f"; of {untold:,} nobody was told" if untold else ""
+    return Finding(
+        "heartbeats",
+        Result.WARNING,
+        f"late: {_some([beat.source for beat in late])}{told}",
+        "look at what should send them; `airflow agentic heartbeats list` shows since when",
     )
 
 
@@ -70,15 +132,18 @@ def agents(store: Store) -> Finding:
     ]
     if not lost:
         return Finding("agents", Result.OK, f"{count(len(known), 'agent')} known, none lost")
-    names = ", ".join(status.name for status in lost[:_NAMED])
-    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     return Finding(
         "agents",
         Result.WARNING,
-        f"stopped reporting without shutting down: {names}{more}",
+        f"stopped reporting without shutting down: {_some([status.name for status in lost])}",
         "look at the log of the task that ran it, and run it again (its messages come again when their leases "
         f"end); `airflow agentic agents describe {shlex.quote(lost[0].name)}` shows it",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _named(counts: dict[str, int]) -> str:

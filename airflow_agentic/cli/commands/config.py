@@ -229,9 +229,8 @@ def _unenforced(project: Project) -> str:
     """Name the sections that are declared and have no effect yet."""
     agents = project.agents.values()
     declared = {
-        "roles": project.roles,
+        "permissions of roles": any(role.permissions for role in project.roles.values()),
         "budgets": project.budgets,
-        "subscriptions": any(agent.subscriptions for agent in agents),
         "versions": any(agent.version for agent in agents),
     }
     return ", ".join(name for name, value in declared.items() if value)

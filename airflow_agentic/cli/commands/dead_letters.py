@@ -6,14 +6,21 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from airflow.utils.platform import getuser
 
 from airflow_agentic.cli.access import opened, store_options
 from airflow_agentic.cli.command import command, recorded
-from airflow_agentic.cli.deliveries import as_data, as_dead_row, attempt, due, unknown_mailbox
-from airflow_agentic.cli.output import count, exact, fields, iso, listing, note, pretty, shorten, single, span
+from airflow_agentic.cli.deliveries import (
+    as_data,
+    as_dead_row,
+    attempt,
+    due,
+    envelope,
+    history,
+    unknown_mailbox,
+)
+from airflow_agentic.cli.output import count, fields, iso, listing, note, shorten, single, span
 from airflow_agentic.errors import InvalidMessage, MessageNotFound
 from airflow_agentic.messaging import DeliveryRecord, DeliveryState, MessageBus
 from airflow_agentic.messaging.ports import DeliveryQuery
@@ -56,16 +63,18 @@ def show_dead_letter(args: Namespace) -> None:
 @recorded
 def redrive_dead_letters(args: Namespace) -> None:
     """Make dead letters ready again, and print which."""
-    if bool(args.delivery_ids) == bool(args.mailbox):
-        raise InvalidMessage("name what to redrive: numbers of deliveries, or --mailbox; one of the two")
+    _check_what_to_redrive(args)
     with opened(args) as store:
-        if args.mailbox and not args.yes and sys.stdin.isatty():
-            _confirm(_dead(store.bus, args.mailbox), args.mailbox)
+        if not args.delivery_ids and not args.yes and sys.stdin.isatty():
+            _confirm(_dead(store.bus, args.mailbox), args)
         ids = store.bus.redrive(
             args.delivery_ids or None,
             actor=args.actor or getuser(),
             reason=args.reason,
             mailbox=args.mailbox,
+            filter="true" if args.all else args.filter,
+            to=args.to,
+            rate=args.rate,
         )
         found = store.bus.find(DeliveryQuery(ids=tuple(ids), limit=max(1, len(ids))))
         remark = unknown_mailbox(store.bus, args.mailbox) if args.mailbox else None
@@ -77,10 +86,25 @@ def _dead(bus: MessageBus, mailbox: str | None) -> int:
     return bus.stats(mailbox).dead if mailbox else sum(stats.dead for stats in bus.mailboxes())
 
 
-def _confirm(number: int, mailbox: str) -> None:
+def _check_what_to_redrive(args: Namespace) -> None:
+    ways = (bool(args.delivery_ids), bool(args.mailbox or args.filter), args.all)
+    if sum(ways) != 1:
+        raise InvalidMessage(
+            "name what to redrive in one way: numbers of deliveries, --mailbox, --filter (with --mailbox or without), or "
+            "--all"
+        )
+    if args.all and not args.yes:
+        raise InvalidMessage("--all is every dead letter of every mailbox in this store: say so with --yes")
+
+
+def _confirm(number: int, args: Namespace) -> None:
     if not number:
         return
-    note(f"Redrive {count(number, 'dead letter')} of mailbox {mailbox!r}? [y/N]")
+    what = count(number, "dead letter")
+    if args.filter:
+        what = f"those of {what} for which {args.filter} holds"
+    where = f"of mailbox {args.mailbox!r}" if args.mailbox else "of all mailboxes"
+    note(f"Redrive {what} {where}? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise SystemExit("nothing was redriven")
 
@@ -115,23 +139,9 @@ def _lines(record: DeliveryRecord, redrive: str | None, now: datetime) -> Iterat
         }
     )
     yield "Message"
-    yield from _envelope(record)
+    yield from envelope(record)
     yield "History (failures and interventions, oldest first)"
-    for entry in record.history:
-        yield f"  {iso(entry.at)}  {entry.event}  attempt {entry.attempt}  {entry.actor}  {entry.detail}"
-    if not record.history:
-        yield "  (none)"
+    yield from history(record)
     if redrive:
         yield "Give it another chance"
         yield f"  {redrive}"
-
-
-def _envelope(record: DeliveryRecord) -> Iterator[str]:
-    message = record.message
-    if message is None:
-        yield "  cannot be read by this version; see the reason"
-        return
-    values: dict[str, Any] = message.model_dump(exclude={"data"}, exclude_none=True)
-    yield from fields({**values, "time": exact(message.time)}, "  ")
-    yield "  data"
-    yield from pretty(message.data, "    ")

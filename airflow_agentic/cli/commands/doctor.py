@@ -8,7 +8,16 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from airflow_agentic.cli.access import completed, find_target, sqlite_file
-from airflow_agentic.cli.checks import Finding, Result, examined, installation, project, storage, work
+from airflow_agentic.cli.checks import (
+    Finding,
+    Result,
+    durability,
+    examined,
+    installation,
+    project,
+    storage,
+    work,
+)
 from airflow_agentic.cli.command import command
 from airflow_agentic.cli.output import count, listing, say
 from airflow_agentic.errors import AgenticError, ProjectInvalid
@@ -50,8 +59,11 @@ def _store(args: Namespace) -> list[Finding]:
         findings.append(examined("disk", partial(storage.disk, path)))
     if findings[0].result is Result.WARNING:
         return [*findings, examined("writable", partial(storage.directory, path))] if path else findings
+    findings.append(examined("claim checks", partial(storage.claim_checks, target)))
     opening = examined("schema and write access", partial(storage.schema_of, target))
     findings.append(opening)
+    if durability.is_redis(target):
+        findings.append(examined(durability.CHECK, partial(durability.durability, target)))
     if opening.result is Result.OK:
         findings.extend(_work(target))
     return findings
@@ -61,7 +73,10 @@ def _work(target: StoreTarget) -> list[Finding]:
     with target.open() as store:
         return [
             examined("dead letters", partial(work.dead_letters, store)),
+            examined("routes", partial(work.unroutable, store)),
+            examined("readers", partial(work.unread, store)),
             examined("leases", partial(work.leases, store)),
+            examined("heartbeats", partial(work.heartbeats, store)),
             examined("agents", partial(work.agents, store)),
         ]
 

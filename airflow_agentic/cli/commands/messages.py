@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_agentic.cli import conversation
 from airflow_agentic.cli.access import opened, store_options
-from airflow_agentic.cli.command import command
-from airflow_agentic.cli.deliveries import as_data, as_row, unknown_mailbox
-from airflow_agentic.cli.output import fields, is_machine, listing, note, say, single, span
-from airflow_agentic.errors import InvalidMessage
-from airflow_agentic.messaging import DeliveryRecord, DeliveryState, MailboxStats, Message
+from airflow_agentic.cli.command import command, recorded
+from airflow_agentic.cli.deliveries import (
+    as_data,
+    as_row,
+    attempt,
+    due,
+    envelope,
+    expiry,
+    history,
+    unknown_mailbox,
+)
+from airflow_agentic.cli.following import followed
+from airflow_agentic.cli.output import count, fields, is_machine, iso, listing, note, say, single, span
+from airflow_agentic.errors import InvalidMessage, MessageNotFound
+from airflow_agentic.messaging import DeliveryRecord, DeliveryState, Kind, MailboxStats, Message
 from airflow_agentic.messaging.delivery import reference
 from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.messaging.routing import UNROUTABLE
 
 _OPEN = (DeliveryState.READY, DeliveryState.LEASED)
 _TRACE_LIMIT = 1_000
+_PURGE_BATCH = 10_000
 
 
 @command
@@ -57,32 +70,137 @@ def peek_mailbox(args: Namespace) -> None:
 def trace_conversation(args: Namespace) -> None:
     """Show every delivery of a conversation: as a tree, or as a flat list for programs."""
     with opened(args) as store:
-        found = store.bus.trace(args.identifier, limit=_TRACE_LIMIT)
+        found = followed(store.bus, args.identifier, _TRACE_LIMIT)
     now = datetime.now(UTC)
     if args.output == "table":
         say(*conversation.draw(found, args.identifier, now))
     else:
         listing(args.output, [as_data(r) for r in found], [_trace_row(r, now) for r in found])
     if len(found) == _TRACE_LIMIT:
-        note(f"only the {_TRACE_LIMIT:,} oldest messages are shown")
+        note(f"only {_TRACE_LIMIT:,} deliveries are shown; there may be more")
+
+
+@command
+def show_message(args: Namespace) -> None:
+    """Show a message in full, with every delivery of it."""
+    with opened(args) as store:
+        found = store.bus.find(DeliveryQuery(message_id=args.message_id, limit=_TRACE_LIMIT))
+    if not found:
+        raise MessageNotFound(
+            f"this store has no message {args.message_id!r}. `airflow agentic messages peek MAILBOX` shows what is in a "
+            "mailbox, and `airflow agentic messages trace ID` takes the id of a conversation."
+        )
+    now = datetime.now(UTC)
+    single(
+        args.output, {"deliveries": [as_data(record) for record in found]}, lambda: _message_lines(found, now)
+    )
 
 
 @command
 def send_message(args: Namespace) -> None:
     """Send one message, and print the reference that points at it."""
-    message = Message(source=args.source, recipient=args.mailbox, data=_parse(args.data), type=args.type)
+    message = message_of(args, args.mailbox)
     # The configured store is made by its first use, as everywhere; a path typed by hand must exist.
     with opened(args, create=not args.store_url) as store:
-        store.bus.send(message)
-    single(args.output, reference(message), lambda: fields(reference(message)))
+        is_heartbeat = message.kind is Kind.HEARTBEAT
+        if is_heartbeat or message.recipient is not None:
+            store.bus.send(message, delay=args.delay)
+            said = reference(message)
+        else:
+            said = {**reference(message), "mailboxes": store.bus.publish(message, delay=args.delay)}
+    single(args.output, said, lambda: fields(_for_people(said)))
+    if not said.get("mailboxes", True):
+        note(f"nobody subscribed to {message.address}: it is in the dead letters of {UNROUTABLE}")
     if not is_machine(args.output):
-        note(f"follow it: airflow agentic messages trace {message.id}{store_options(args)}")
+        look = "heartbeats list" if is_heartbeat else f"messages trace {message.id}"
+        note(f"follow it: airflow agentic {look}{store_options(args)}")
+
+
+@command
+@recorded
+def purge_messages(args: Namespace) -> None:
+    """Forget old messages that are done everywhere, and say how many."""
+    with opened(args) as store:
+        window = store.bus.options.dedup_window
+        forgotten = batch = store.bus.purge(args.older_than, limit=_PURGE_BATCH)
+        while batch == _PURGE_BATCH:
+            batch = store.bus.purge(args.older_than, limit=_PURGE_BATCH)
+            forgotten += batch
+    age = max(args.older_than or window, window).total_seconds()
+    answer = {"forgotten": forgotten, "older_than_seconds": age}
+    were = "was" if forgotten == 1 else "were"
+    said = (
+        f"forgot {count(forgotten, 'message')} that {were} done everywhere and sent more than {span(age)} ago"
+    )
+    single(args.output, answer, lambda: [said])
+    if args.older_than is not None and args.older_than < window:
+        note(
+            f"what is younger is kept for {span(age)}, to know a message that comes twice: [agentic] dedup_window_seconds"
+        )
+
+
+def message_of(args: Namespace, recipient: str | None) -> Message:
+    """Make the message that the arguments describe.
+
+    Raises:
+        InvalidMessage: It cannot be one.
+    """
+    given = [value for value in (recipient, args.topic, args.audience) if value is not None]
+    if len(given) != 1 and not (not given and args.kind == Kind.HEARTBEAT):
+        raise InvalidMessage("say whom it is for in one way: a mailbox, --topic or --audience")
+    expires_in = getattr(args, "expires_in", None)
+    return Message(
+        source=args.source,
+        recipient=recipient,
+        topic=args.topic,
+        audience=args.audience,
+        data=_parse(args.data),
+        type=args.type,
+        kind=Kind(args.kind),
+        subject=args.subject,
+        reply_to=getattr(args, "reply_to", None),
+        ordering_key=args.ordering_key,
+        priority=args.priority,
+        expires_at=None if expires_in is None else datetime.now(UTC) + expires_in,
+    )
+
+
+def _for_people(said: Mapping[str, Any]) -> dict[str, object]:
+    shown = {key: value for key, value in said.items() if value is not None}
+    if "mailboxes" in shown:
+        shown["mailboxes"] = ", ".join(shown["mailboxes"]) or "(none)"
+    return shown
+
+
+def _message_lines(found: Sequence[DeliveryRecord], now: datetime) -> Iterator[str]:
+    shown: set[str] = set()
+    for record in found:
+        source = record.message.source if record.message else ""
+        if source not in shown:
+            shown.add(source)
+            yield "Message"
+            yield from envelope(record)
+        when = ", ".join(filter(None, (due(record, now), expiry(record, now))))
+        yield f"Delivery {record.delivery_id} to {record.mailbox}"
+        yield from fields(
+            {
+                "state": f"{record.state}{', ' + when if when else ''}, since {iso(record.updated_at)}",
+                "attempts": attempt(record),
+                "owner": record.owner or "(none)",
+                "redrives": record.redrives,
+                "reason": record.reason or "(none)",
+            },
+            "  ",
+        )
+        yield "  history (failures and interventions, oldest first)"
+        yield from (f"  {line}" for line in history(record))
 
 
 def _stats_data(stats: MailboxStats) -> dict[str, Any]:
     return {
         "mailbox": stats.mailbox,
         "ready": stats.ready,
+        "waiting": stats.waiting,
         "delayed": stats.delayed,
         "leased": stats.leased,
         "expired": stats.expired,

@@ -446,7 +446,7 @@ class TestValidate:
         ended = agentic("config", "validate", path, "-o", "json")
 
         assert (ended.code, ended.out) == (0, "[]\n")
-        assert "roles, budgets, subscriptions: declared and checked, but not enforced" in ended.err
+        assert "note: permissions of roles, budgets: declared and checked, but not enforced" in ended.err
 
     def test_files_and_project_together_are_refused(self, agentic: Run, write: Write) -> None:
         path = write(BASE)
@@ -669,6 +669,10 @@ class TestSchema:
             "policies: {strict: {retry: '${delete}'}}",
             "policies: {strict: {retry: {max_attempts: 3}}}",
             "flags: {a: true, b: 1.5, c: text, d: null}",
+            "agents: {a: {subscriptions: [orders.#, {filter: msg.priority > 7}], tags: [eu], mailbox: {limit: 3}}}",
+            "agents: {a: {subscriptions: '${delete}', mailbox: {overflow: '${delete}'}}}",
+            "mailboxes: {log: {overflow: block, subscriptions: ['#'], role: clerk}}",
+            "routes: {r: {topic: orders.#}}",  # an overlay, over what says to whom
         ],
     )
     def test_it_takes_what_a_file_may_say(self, text: str) -> None:
@@ -688,6 +692,11 @@ class TestSchema:
             "services: {a: {scope: forever}}",
             "flags: {a: [1]}",
             "rules: {min_retries: '${remove}'}",
+            "agents: {a: {subscriptions: orders.#}}",
+            "agents: {a: {subscriptions: [{topc: orders.#}]}}",
+            "mailboxes: {log: {overflow: drop}}",
+            "routes: {r: {to: a b}}",
+            "settings: {mailbox_overflow: drop}",
         ],
     )
     def test_it_refuses_what_no_file_may_say(self, text: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from commandline import Run
 
 from airflow_agentic.messaging import DeliveryRecord, Message
+from airflow_agentic.messaging.routing import UNROUTABLE
 from airflow_agentic.stores import Store
 
 
@@ -167,12 +168,102 @@ def test_a_person_is_not_asked_about_numbers_or_after_yes(
     assert _dead(store) == []
 
 
-@pytest.mark.parametrize("words", [[], [1, "--mailbox", "inbox"]])
-def test_redrive_takes_numbers_or_a_mailbox(on_store: Run, words: list[object]) -> None:
-    ended = on_store("dead-letters", "redrive", *words, "--reason", "fixed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [1, "--mailbox", "inbox"],
+        [1, "--filter", "true"],
+        [1, "--all"],
+        ["--all", "--mailbox", "inbox"],
+        ["--all", "--filter", "true"],
+    ],
+)
+def test_what_to_redrive_is_named_in_one_way(on_store: Run, words: list[object]) -> None:
+    ended = on_store("dead-letters", "redrive", *words, "--reason", "fixed", "--yes")
 
     assert ended.code == 1
-    assert "one of the two" in ended.err
+    assert "name what to redrive in one way" in ended.err
+
+
+def test_redrive_takes_those_for_which_a_filter_holds(on_store: Run, store: Store) -> None:
+    _bury(store, 3, "a")
+    _bury(store, 3, "b")
+    words = ("--filter", "msg.data.n > 0", "--reason", "fixed", "-o", "json")
+
+    of_one = on_store("dead-letters", "redrive", "--mailbox", "a", *words).json
+    of_all = on_store("dead-letters", "redrive", *words).json
+
+    assert [(r["mailbox"], r["message"]["data"]["n"]) for r in of_one] == [("a", 1), ("a", 2)]
+    assert [(r["mailbox"], r["message"]["data"]["n"]) for r in of_all] == [("b", 1), ("b", 2)]
+    assert [record.mailbox for record in _dead(store)] == ["a", "b"]
+
+
+def test_a_person_is_asked_about_a_filter(
+    on_store: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _bury(store, 2)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+
+    ended = on_store("dead-letters", "redrive", "--filter", "msg.data.n == 1", "--reason", "fixed")
+
+    assert "Redrive those of 2 dead letters for which msg.data.n == 1 holds of all mailboxes?" in ended.err
+    assert len(_dead(store)) == 2
+
+
+def test_a_filter_that_does_not_compile_redrives_nothing(on_store: Run, store: Store) -> None:
+    _bury(store, 1)
+
+    ended = on_store("dead-letters", "redrive", "--filter", "msg.data.n >", "--reason", "fixed")
+
+    assert ended.code == 1
+    assert "does not compile" in ended.err
+    assert len(_dead(store)) == 1
+
+
+def test_all_dead_letters_need_a_yes(on_store: Run, store: Store) -> None:
+    _bury(store, 1, "a")
+    _bury(store, 1, "b")
+
+    refused = on_store("dead-letters", "redrive", "--all", "--reason", "fixed")
+    assert (refused.code, len(_dead(store))) == (1, 2)
+    assert "say so with --yes" in refused.err
+
+    assert on_store("dead-letters", "redrive", "--all", "--yes", "--reason", "fixed").code == 0
+    assert _dead(store) == []
+
+
+def test_dead_letters_can_be_led_to_another_mailbox(on_store: Run, store: Store) -> None:
+    _bury(store, 2)
+
+    ended = on_store(
+        "dead-letters", "redrive", "--mailbox", "inbox", "--to", "by-hand", "--reason", "look", "-o", "json"
+    )
+
+    assert {record["mailbox"] for record in ended.json} == {"by-hand"}
+    assert store.bus.stats("by-hand").ready == 2
+
+
+def test_a_rate_spreads_them_over_time(on_store: Run, store: Store) -> None:
+    _bury(store, 3)
+
+    on_store("dead-letters", "redrive", "--mailbox", "inbox", "--rate", "0.01", "--reason", "slowly")
+
+    stats = store.bus.stats("inbox")
+    assert (stats.ready, stats.delayed) == (3, 2)
+
+
+def test_what_led_to_nobody_is_routed_anew(on_store: Run, store: Store) -> None:
+    store.bus.send(Message(source="shop", topic="orders.new"))
+    words = ("dead-letters", "redrive", "--mailbox", UNROUTABLE, "--reason", "somebody listens now")
+
+    still = on_store(*words)
+    assert (still.code, len(_dead(store))) == (1, 1)
+    assert "still leads to nobody" in still.err
+
+    store.bus.subscribe("triage", "orders.#")
+    assert on_store(*words).code == 0
+    assert store.bus.stats("triage").ready == 1
 
 
 def test_redrive_of_a_mistyped_mailbox_says_so(on_store: Run, store: Store) -> None:

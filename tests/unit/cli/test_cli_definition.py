@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,15 +10,24 @@ import pytest
 from airflow._shared.module_loading import import_string
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 
+from airflow_agentic.cli import arguments
 from airflow_agentic.cli.definition import get_agentic_cli_commands
+from airflow_agentic.messaging import Kind
 
 COMMANDS = {
     "agents list",
     "agents describe",
     "messages stats",
     "messages peek",
+    "messages show",
     "messages trace",
     "messages send",
+    "messages purge",
+    "routes list",
+    "routes explain",
+    "routes subscribe",
+    "routes unsubscribe",
+    "heartbeats list",
     "dead-letters list",
     "dead-letters show",
     "dead-letters redrive",
@@ -70,6 +80,7 @@ def test_the_definition_loads_no_other_part_of_the_package() -> None:
 
     assert set(done.stdout.split()) <= {
         "airflow_agentic.cli",
+        "airflow_agentic.cli.arguments",
         "airflow_agentic.cli.definition",
         # Read by Airflow itself when it starts.
         "airflow_agentic.cluster_policy",
@@ -77,6 +88,46 @@ def test_the_definition_loads_no_other_part_of_the_package() -> None:
         "airflow_agentic.config.options",
         "airflow_agentic.get_provider_info",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5s", 1.5),
+        ("15m", 900),
+        ("15min", 900),
+        ("2h", 7200),
+        ("14d", 1_209_600),
+        (" 3 d ", 259_200),
+    ],
+)
+def test_a_length_of_time_is_a_number_with_its_unit(text: str, seconds: float) -> None:
+    assert arguments.span(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3s", "3w", "d", "1e3", "99999999999d"])
+def test_what_is_no_length_of_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="15m, 2h or 14d"):
+        arguments.span(text)
+
+
+@pytest.mark.parametrize("text", ["10", "-1", "4.5", "high", ""])
+def test_a_priority_is_of_0_to_9(text: str) -> None:
+    assert [arguments.priority(str(number)) for number in range(10)] == list(range(10))
+    with pytest.raises(ArgumentTypeError, match="from 0 to 9"):
+        arguments.priority(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "fast"])
+def test_a_rate_is_positive(text: str) -> None:
+    assert arguments.rate("0.5") == 0.5
+    with pytest.raises(ArgumentTypeError, match="write a positive number"):
+        arguments.rate(text)
+
+
+def test_kinds_are_those_of_messages() -> None:
+    assert arguments.KIND.kwargs["choices"] == tuple(Kind)
 
 
 def test_the_help_shows_every_word(agentic: Any) -> None:

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis_server
 from commandline import Ended, Run
 
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import AgentProfile, PerformanceMetrics
-from airflow_agentic.cli.checks import Finding, Result, examined, installation, storage
-from airflow_agentic.messaging import Message
+from airflow_agentic.cli.checks import Finding, Result, durability, examined, installation, storage
+from airflow_agentic.messaging import Kind, Message
 from airflow_agentic.stores import Store
 
 MOUNTS = """\
@@ -51,10 +52,11 @@ def test_a_store_in_order_has_only_oks(on_store: Run, store: Store) -> None:
 
     ended = on_store("doctor", "-o", "json")
 
-    storage_checks = ("store", "disk", "schema and write access", "dead letters", "leases", "agents")
-    assert {name: _by_check(ended)[name]["result"] for name in storage_checks} == dict.fromkeys(
-        storage_checks, "ok"
-    )
+    checks = (
+        "store", "disk", "claim checks", "schema and write access", "dead letters", "routes", "readers", "leases",
+        "heartbeats", "agents",
+    )  # fmt: skip
+    assert {name: _by_check(ended)[name]["result"] for name in checks} == dict.fromkeys(checks, "ok")
     assert "(from --store-url)" in _by_check(ended)["store"]["text"]
 
 
@@ -90,6 +92,98 @@ def test_dead_letters_are_a_warning_with_the_command_to_see_them(on_store: Run, 
     assert finding["result"] == "warning"
     assert finding["text"] == "3 dead letters: 2 in a, 1 in b"
     assert f"`airflow agentic dead-letters list --store-url {store.url}`" in finding["way_out"]
+
+
+def test_messages_that_led_to_nobody_are_a_warning_with_the_way_to_redrive_them(
+    on_store: Run, store: Store
+) -> None:
+    store.bus.send(Message(source="shop", topic="orders.new"))
+    store.bus.send(Message(source="shop", audience="role:clerk"))
+
+    finding = _by_check(on_store("doctor", "-o", "json"))["routes"]
+
+    assert finding["result"] == "warning"
+    assert finding["text"] == "2 messages led to nobody, the oldest for topic orders.new"
+    assert "airflow agentic routes subscribe MAILBOX --topic PATTERN" in finding["way_out"]
+    assert "dead-letters redrive --mailbox agentic.unroutable" in finding["way_out"]
+
+
+def test_a_mailbox_that_subscribed_and_that_nobody_reads_is_a_warning(
+    on_store: Run, store: Store, age: Callable[[str], None]
+) -> None:
+    for mailbox in ("forgotten", "read", "new"):
+        store.bus.subscribe(mailbox, "orders.#")
+    store.bus.send(Message(source="shop", recipient="direct"))
+    store.bus.publish(Message(source="shop", topic="orders.new"))
+    store.bus.receive("read")[0].ack()
+    age("UPDATE agentic_delivery SET visible_at = visible_at - 7200000 WHERE mailbox != 'new'")
+
+    finding = _by_check(on_store("doctor", "-o", "json"))["readers"]
+
+    assert finding["result"] == "warning"
+    assert "for up to 2 h" in finding["text"]
+    assert finding["text"].endswith(": 1 in forgotten")
+    assert "airflow agentic routes unsubscribe forgotten" in finding["way_out"]
+
+
+def test_late_heartbeats_are_a_warning(on_store: Run, store: Store, age: Callable[[str], None]) -> None:
+    for number in range(7):
+        store.bus.send(Message(source=f"scanner-{number}", kind=Kind.HEARTBEAT))
+    age("UPDATE agentic_heartbeat SET due_at = due_at - 7200000")
+
+    finding = _by_check(on_store("doctor", "-o", "json"))["heartbeats"]
+
+    assert finding["result"] == "warning"
+    assert "scanner-4 and 2 more; of 7 nobody was told" in finding["text"]
+
+
+class TestClaimChecks:
+    def test_a_place_that_can_be_written_is_ok_and_left_clean(
+        self, on_store: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__AGENTIC__CLAIM_CHECK_PATH", f"file://{tmp_path}/blobs")
+
+        finding = _by_check(on_store("doctor", "-o", "json"))["claim checks"]
+
+        assert finding["result"] == "ok"
+        assert "for messages above 65,536 bytes" in finding["text"]
+        assert [path for path in (tmp_path / "blobs" / "doctor").rglob("*") if path.is_file()] == []
+
+    def test_one_that_cannot_be_written_fails_with_a_way_out(
+        self, on_store: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "blobs").write_text("a file, and no directory")
+        monkeypatch.setenv("AIRFLOW__AGENTIC__CLAIM_CHECK_PATH", f"file://{tmp_path}/blobs")
+
+        ended = on_store("doctor", "-o", "json")
+
+        assert ended.code == 1
+        assert _by_check(ended)["claim checks"]["result"] == "FAIL"
+        assert "claim_check_path" in _by_check(ended)["claim checks"]["way_out"]
+
+
+class TestDurabilityOfRedis:
+    def test_a_server_that_syncs_every_write_is_ok(self, agentic: Run, tmp_path: Path) -> None:
+        with redis_server.private(tmp_path) as server:
+            found = _by_check(agentic("doctor", "--store-url", f"{server.url}?prefix=a", "-o", "json"))
+
+        assert found["durability"]["result"] == "ok"
+        assert "file system" not in found
+
+    def test_one_that_may_lose_messages_is_a_warning(self, agentic: Run, tmp_path: Path) -> None:
+        options = ("--appendfsync", "everysec", "--maxmemory-policy", "allkeys-lru")
+        with redis_server.private(tmp_path, *options) as server:
+            finding = _by_check(agentic("doctor", "--store-url", server.url, "-o", "json"))["durability"]
+
+        assert finding["result"] == "warning"
+        assert "about a second of messages" in finding["text"]
+        assert "CONFIG SET appendfsync always; CONFIG SET maxmemory-policy noeviction" in finding["way_out"]
+
+    def test_one_that_only_takes_snapshots_is_a_warning(self) -> None:
+        finding = durability.judged({"appendonly": "no", "appendfsync": "everysec"})
+
+        assert finding.result is Result.WARNING
+        assert "all messages since its last snapshot" in finding.text
 
 
 def test_leases_that_nobody_takes_over_are_a_warning(

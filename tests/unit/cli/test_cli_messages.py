@@ -8,7 +8,9 @@ import pytest
 import yaml
 from commandline import Run
 
-from airflow_agentic.messaging import Message
+from airflow_agentic.messaging import Kind, Message
+from airflow_agentic.messaging.ports import DeliveryQuery
+from airflow_agentic.messaging.routing import UNROUTABLE
 from airflow_agentic.stores import Store
 
 
@@ -32,10 +34,46 @@ def test_stats_count_every_mailbox(on_store: Run, store: Store) -> None:
     age = by_name["inbox"].pop("oldest_ready_seconds")
     assert 0 <= age < 60
     assert by_name["inbox"] == {
-        "mailbox": "inbox", "ready": 2, "delayed": 1, "leased": 1, "expired": 0, "done": 1, "dead": 1, "total": 5,
+        "mailbox": "inbox", "ready": 2, "waiting": 0, "delayed": 1, "leased": 1, "expired": 0, "done": 1, "dead": 1, "total": 5,
     }  # fmt: skip
     assert set(by_name) == {"inbox", "other"}
     assert "oldest ready" in on_store("messages", "stats").out
+
+
+def test_what_waits_for_its_key_is_counted_and_told(on_store: Run, store: Store) -> None:
+    _send(store, 3, ordering_key="order-17", priority=7)
+
+    (stats,) = on_store("messages", "stats", "-o", "json").json
+    first, second, _ = on_store("messages", "peek", "inbox", "-o", "json").json
+    shown = on_store("messages", "peek", "inbox", "-o", "plain").out
+
+    assert (stats["ready"], stats["waiting"]) == (3, 2)
+    assert [first["waiting"], second["waiting"]] == [False, True]
+    assert first["message"]["orderingkey"] == "order-17"
+    assert shown.count("key order-17, priority 7") == 3
+    assert shown.count("after an earlier one of its key") == 2
+
+
+def test_peek_shows_when_a_message_expires(on_store: Run, store: Store) -> None:
+    _send(store, 1, expires_at=datetime.now(UTC) + timedelta(hours=2))
+
+    assert "now, expires in 1 h 59 min" in on_store("messages", "peek", "inbox").out
+
+
+def test_peek_shows_where_large_data_is_kept(on_store: Run, store: Store) -> None:
+    reference = {"data_ref": "s3://aws@bucket/agentic/ab/abc", "data_digest": "0" * 64}
+    store.bus.send(Message(source="cron", recipient="inbox", **reference))
+
+    assert "data at s3://aws@bucket" in on_store("messages", "peek", "inbox").out
+    assert (
+        "data at s3://aws@bucket/agentic/ab/abc (SHA-256 000" in on_store("messages", "trace", _id(store)).out
+    )
+
+
+def _id(store: Store) -> str:
+    (record,) = store.bus.find(DeliveryQuery(mailbox="inbox"))
+    assert record.message is not None
+    return record.message.id
 
 
 def test_stats_of_one_mailbox_leave_the_others_out(on_store: Run, store: Store) -> None:
@@ -194,6 +232,117 @@ def test_send_prints_the_reference(on_store: Run, store: Store) -> None:
         "type": "t",
         "correlation_id": record.message.id,
     }
+
+
+def test_send_to_a_topic_names_who_got_it(on_store: Run, store: Store) -> None:
+    store.bus.subscribe("triage", "orders.#")
+    store.bus.subscribe("log")
+    words = ("--topic", "orders.new", "--source", "ana", "--data", "1")
+
+    said = on_store("messages", "send", *words, "-o", "json").json
+    shown = on_store("messages", "send", *words).out
+
+    assert (said["topic"], said["mailboxes"]) == ("orders.new", ["log", "triage"])
+    assert "mailboxes       log, triage" in shown
+    assert "None" not in shown
+
+
+def test_send_to_nobody_says_where_it_is(on_store: Run, store: Store) -> None:
+    ended = on_store("messages", "send", "--audience", "role:clerk", "--source", "ana", "--data", "1")
+
+    assert ended.code == 0
+    assert (
+        "nobody subscribed to audience role:clerk: it is in the dead letters of agentic.unroutable"
+        in ended.err
+    )
+    assert store.bus.stats(UNROUTABLE).dead == 1
+
+
+def test_send_says_all_that_a_message_can(on_store: Run, store: Store) -> None:
+    words = "inbox --source ana --data 1 --kind request --reply-to answers --subject s --ordering-key k --priority 9"
+    on_store("messages", "send", *words.split(), "--delay", "1h", "--expires-in", "2d")
+
+    (record,) = store.bus.find(DeliveryQuery(mailbox="inbox"))
+    message = record.message
+    assert message is not None
+    assert (message.kind, message.reply_to, message.subject) == (Kind.REQUEST, "answers", "s")
+    assert (message.ordering_key, message.priority) == ("k", 9)
+    assert message.expires_at is not None
+    assert timedelta(days=1.9) < message.expires_at - datetime.now(UTC) <= timedelta(days=2)
+    assert timedelta(minutes=59) < record.visible_at - datetime.now(UTC) <= timedelta(hours=1)
+
+
+def test_a_heartbeat_is_for_nobody(on_store: Run, store: Store) -> None:
+    ended = on_store("messages", "send", "--kind", "heartbeat", "--source", "ana", "--data", "1")
+
+    assert [beat.source for beat in store.bus.heartbeats()] == ["ana"]
+    assert "follow it: airflow agentic heartbeats list" in ended.err
+    assert (
+        on_store("messages", "send", "inbox", "--kind", "heartbeat", "--source", "a", "--data", "1").code == 1
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["inbox", "--topic", "a"], ["--topic", "a", "--audience", "all"]])
+def test_send_goes_one_way(on_store: Run, words: list[str]) -> None:
+    ended = on_store("messages", "send", *words, "--source", "ana", "--data", "1")
+
+    assert ended.code == 1
+    assert "in one way: a mailbox, --topic or --audience" in ended.err
+
+
+def test_show_has_the_message_and_every_delivery(on_store: Run, store: Store) -> None:
+    store.bus.subscribe("triage", "orders.#")
+    store.bus.subscribe("log")
+    message = Message(source="shop", topic="orders.new", data={"total": 3}, run="buy/r1/ask", priority=8)
+    store.bus.publish(message)
+    store.bus.receive("triage")[0].ack()
+    store.bus.receive("log")[0].reject("no use")
+
+    shown = on_store("messages", "show", message.id).out
+    records = on_store("messages", "show", message.id, "-o", "json").json["deliveries"]
+
+    assert shown.count("Message\n") == 1
+    for part in (
+        "buy/r1/ask",
+        '"total": 3',
+        "worker-1:42",
+        "no use",
+        "reject  attempt 1",
+        "priority        8",
+    ):
+        assert part in shown
+    assert {(record["mailbox"], record["state"]) for record in records} == {
+        ("log", "dead"),
+        ("triage", "done"),
+    }
+
+
+def test_show_of_nothing_is_an_error_with_a_way_out(on_store: Run, store: Store) -> None:
+    ended = on_store("messages", "show", "nope")
+
+    assert ended.code == 1
+    assert "no message 'nope'" in ended.err
+    assert f"messages trace ID --store-url {store.url}`" in ended.err
+
+
+def test_purge_forgets_what_is_done_and_older(on_store: Run, store: Store, tmp_path: Path) -> None:
+    _send(store, 3)
+    first, second = store.bus.receive("inbox", max_messages=2)
+    first.ack()
+    second.reject("no")
+    assert on_store("messages", "purge", "-o", "json").json == {"forgotten": 0, "older_than_seconds": 604_800}
+    with sqlite3.connect(tmp_path / "agentic.db") as database:
+        database.execute("UPDATE agentic_message SET created_at = created_at - 864000000")
+    database.close()
+
+    early = on_store("messages", "purge", "--older-than", "14d")
+    late = on_store("messages", "purge", "--older-than", "1h")
+
+    assert early.out == "forgot 0 messages that were done everywhere and sent more than 14 d ago\n"
+    assert late.out == "forgot 1 message that was done everywhere and sent more than 7 d ago\n"
+    assert "is kept for 7 d" in late.err
+    stats = store.bus.stats("inbox")
+    assert (stats.ready, stats.done, stats.dead) == (1, 0, 1)
 
 
 def test_send_shows_people_how_to_follow_the_message(on_store: Run, store: Store) -> None:

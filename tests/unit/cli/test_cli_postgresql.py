@@ -135,6 +135,31 @@ def test_an_airflow_connection_names_the_store(
     assert _PASSWORD not in text
 
 
+def test_a_connection_of_its_own_type_names_the_store_too(
+    agentic: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = make_url(url)
+    options = dict(parsed.query)
+    connection = {
+        "conn_type": "postgres",
+        "host": parsed.host or options.pop("host", None),
+        "port": parsed.port,
+        "login": parsed.username,
+        "password": parsed.password,
+        "schema": parsed.database,
+        "extra": {**options, "cursor": "dictcursor"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SERVER", json.dumps(connection))
+    open_store(url).close()
+
+    sent = agentic("messages", "send", "box", "--source", "a", "--data", "1", "--conn-id", "server")
+
+    assert sent.code == 0
+    assert _PASSWORD not in sent.out + sent.err
+    with open_store(url) as store:
+        assert store.bus.stats("box").ready == 1
+
+
 def test_a_password_among_the_options_of_the_url_is_not_shown_either(agentic: Run) -> None:
     ended = agentic("db", "check", "--store-url", f"postgresql://ana@127.0.0.1:1/db?password={_PASSWORD}")
 

@@ -237,6 +237,6 @@ class TestHiding:
 
     @given(SECRETS)
     def test_hiding_the_resolved_values_gives_back_what_is_declared(self, secret):
-        declared = {"a": "${var:x}", "b": ["p ${var:x}", {"c": "${var:x}${env:E}"}], "d": 3, "e": "plain"}
+        declared = {"a": "${var:x}", "b": ["p ${var:x}", {"c": "${var:x}${env:E}"}], "d": True, "e": "plain"}
         found = resolved(declared, var={"x": secret}, env={"E": "k"})
         assert found.hide(found.values) == declared

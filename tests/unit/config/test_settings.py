@@ -4,17 +4,20 @@ import dataclasses
 import subprocess
 import sys
 from datetime import timedelta
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
-from airflow_agentic.config.options import OPTIONS, SECTION, config_section
+from airflow_agentic.config import model
+from airflow_agentic.config.options import OPTIONS, OVERFLOW, SECTION, config_section
 from airflow_agentic.config.settings import Settings
 from airflow_agentic.errors import InvalidOption
 from airflow_agentic.messaging import BusOptions
+from airflow_agentic.messaging.ports import Overflow
 
 TYPES = {"string": str, "integer": int, "float": float}
 NUMBERS = [option for option in OPTIONS if option.type != "string"]
+CHOICES = [option for option in OPTIONS if option.choices]
 
 
 class TestTable:
@@ -32,6 +35,16 @@ class TestTable:
         assert timedelta(seconds=settings.retry_base_seconds) == bus.retry_base
         assert timedelta(seconds=settings.retry_max_seconds) == bus.retry_max
         assert timedelta(seconds=settings.poll_seconds) == bus.poll
+        assert timedelta(seconds=settings.request_timeout_seconds) == bus.request_timeout
+        assert timedelta(seconds=settings.heartbeat_seconds) == bus.heartbeat
+        assert timedelta(seconds=settings.dedup_window_seconds) == bus.dedup_window
+        assert timedelta(seconds=settings.block_seconds) == bus.block
+        assert settings.claim_check_bytes == bus.claim_check_bytes
+        assert settings.mailbox_limit == bus.mailbox_limit
+        assert settings.mailbox_overflow == bus.overflow
+
+    def test_what_can_happen_to_a_message_too_many_is_the_same_everywhere(self):
+        assert OVERFLOW == get_args(Overflow) == get_args(model.Overflow)
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
     def test_default_and_example_can_be_set(self, option):
@@ -108,6 +121,25 @@ class TestParse:
         with pytest.raises(InvalidOption, match="must be a whole number"):
             Settings.parse({"max_attempts": "2.5"})
         assert Settings.parse({"max_attempts": "3.0"}).max_attempts == 3
+
+    @pytest.mark.parametrize("option", CHOICES, ids=lambda option: option.key)
+    def test_what_is_no_choice_is_refused_with_all_there_are(self, option):
+        for choice in option.choices:
+            assert getattr(Settings.parse({option.key: choice}), option.key) == choice
+        with pytest.raises(InvalidOption) as caught:
+            Settings.parse({option.key: "Drop"})
+        assert f"{option.key} = 'Drop': must be one of {', '.join(option.choices)}." in str(caught.value)
+
+    def test_the_first_delay_cannot_be_longer_than_the_longest(self):
+        with pytest.raises(
+            InvalidOption, match="retry_base_seconds = 9: must not be more than retry_max_seconds"
+        ):
+            Settings.parse({"retry_base_seconds": "9", "retry_max_seconds": "8.5"})
+        # What is left out may be said elsewhere.
+        assert Settings.parse({"retry_base_seconds": "900"}).retry_base_seconds == 900
+        with pytest.raises(InvalidOption) as caught:
+            Settings.parse({"retry_base_seconds": "9", "retry_max_seconds": "soon"})
+        assert "must not be more" not in str(caught.value)
 
     def test_settings_cannot_be_changed(self):
         with pytest.raises(dataclasses.FrozenInstanceError):

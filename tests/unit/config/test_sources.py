@@ -234,7 +234,7 @@ class TestWhichSourceWins:
         low = of_text("agents: {x: {subscriptions: [a, b, c]}}", "low.yaml")
         high = of_text("agents: {x: {subscriptions: [d]}}", "high.yaml")
         project = assemble([*low, *high])
-        assert project.agents["x"].subscriptions == ("d",)
+        assert [each.topic for each in project.agents["x"].subscriptions] == ["d"]
         (found,) = project.explain(project.path("agents.x.subscriptions"))
         assert (found.key, found.source) == ("agents.x.subscriptions", "high.yaml:1")
         assert (found.value, found.overrides) == (["d"], ((["a", "b", "c"], "low.yaml:1"),))

@@ -42,6 +42,8 @@ def sections(model=ProjectSection, path=""):
         found = model_at(below)
         if get_origin(found) is Mapping:
             below, found = (*below, "NAME"), model_at((*below, "NAME"))
+        elif get_origin(found) is tuple:
+            below, found = (*below, "INDEX"), model_at((*below, 0))
         if isinstance(found, type) and issubclass(found, BaseModel):
             yield from sections(found, ".".join(below))
 
@@ -74,6 +76,7 @@ def test_every_option_is_in_the_page(page, option):
     assert f"`AIRFLOW__AGENTIC__{option.key.upper()}`" in text
     assert option.example is None or f"`{option.example}`" in text
     assert option.minimum is None or f"Minimum: `{option.minimum:g}`" in text
+    assert all(f"`{choice}`" in text for choice in option.choices)
     assert ("Sensitive" in text) == option.sensitive
     assert (f"`settings.{option.key}`" in text) == (option.key not in BOOTSTRAP)
 
