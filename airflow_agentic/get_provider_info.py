@@ -27,7 +27,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_agentic.operators.agents", "airflow_agentic.operators.messaging"],
+                "python-modules": [
+                    "airflow_agentic.operators.agents",
+                    "airflow_agentic.operators.messaging",
+                    "airflow_agentic.operators.requests",
+                ],
             }
         ],
         "sensors": [
@@ -41,8 +45,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "queues": ["airflow_agentic.queues.messaging.AgentMessageQueueProvider"],
         "task-decorators": [
-            {"name": "agentic", "class-name": "airflow_agentic.decorators.agents.agentic_task"}
+            {"name": "agentic", "class-name": "airflow_agentic.decorators.agents.agentic_task"},
+            {"name": "on_message", "class-name": "airflow_agentic.decorators.messaging.on_message_task"},
         ],
+        "notifications": ["airflow_agentic.notifications.messaging.AgenticNotifier"],
         "extra-links": ["airflow_agentic.links.MessageTraceLink"],
         "cli": ["airflow_agentic.cli.definition.get_agentic_cli_commands"],
         "config": config_section(version_added=__version__),
@@ -62,8 +68,8 @@ _CONNECTION_TYPE: dict[str, Any] = {
         "url": {
             "label": "Store URL",
             "description": "Where messages and agents are kept, for example "
-            "sqlite:////var/lib/airflow/agentic.db or postgresql://user@host:5432/database. Empty means "
-            "[agentic] store_url.",
+            "sqlite:////var/lib/airflow/agentic.db, postgresql://user@host:5432/database or redis://host:6379/0. Empty "
+            "means [agentic] store_url.",
             "schema": {"type": ["string", "null"]},
         },
         "lease_seconds": {
@@ -80,6 +86,17 @@ _CONNECTION_TYPE: dict[str, Any] = {
             "label": "Largest message (bytes)",
             "description": "A larger message is refused when it is sent.",
             "schema": {"type": ["integer", "null"], "minimum": 1024},
+        },
+        "claim_check_path": {
+            "label": "Place for large data",
+            "description": "URL of a directory that every worker reaches: file:///mnt/agentic, or "
+            "s3://connection_id@bucket/agentic. Empty means [agentic].",
+            "schema": {"type": ["string", "null"]},
+        },
+        "mailbox_limit": {
+            "label": "Room in a mailbox",
+            "description": "Largest number of messages that are neither done nor dead; 0 for none. Empty means [agentic].",
+            "schema": {"type": ["integer", "null"], "minimum": 0},
         },
     },
 }

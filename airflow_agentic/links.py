@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TRACE_XCOM_KEY = "agentic_trace"
 """XCom key that holds the trace command of a task's messages."""
 
+MESSAGES_XCOM_KEY = "agentic_messages"
+"""XCom key that holds the references of the first messages that a task handled."""
+
 
 class MessageTraceLink(BaseOperatorLink):
     """Leads to the XCom page of the task, where ``agentic_trace`` is the command to copy."""

@@ -7,14 +7,19 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, Unpack
 
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
-from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.errors import ConfigurationError, InvalidMessage
+from airflow_agentic.messaging import kinds
+from airflow_agentic.messaging.bus import process_name
 from airflow_agentic.messaging.message import Kind, Message
 
 _NAMESPACE = uuid.UUID("6f6b0e0e-5d3c-5a39-9a53-3a0a55a1c5f1")
+_LONGEST_NAME = 800
+_LONGEST_OWNER = 300  # as long as a store's column
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,11 @@ class RunIdentity:
     Attributes:
         dag_id: The DAG.
         run_id: The DAG run.
-        task_id: The task.
+        task_id: The task; empty for the DAG run as a whole.
         map_index: Index of a mapped task, -1 otherwise.
         generation: Changes when a person clears the task, and not when Airflow retries it.
         try_number: The try, from 1.
+        traceparent: Trace that the task belongs to (W3C Trace Context), if there is one.
     """
 
     dag_id: str
@@ -36,6 +42,7 @@ class RunIdentity:
     map_index: int = -1
     generation: int = 0
     try_number: int = 1
+    traceparent: str | None = field(default=None, compare=False)
 
     @property
     def correlation_id(self) -> str:
@@ -47,13 +54,55 @@ class RunIdentity:
         """Names the piece of work across retries."""
         return json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation])
 
+    @property
+    def name(self) -> str:
+        """The task for people, and what its messages say of where they come from: ``dag/run/task[map index]``."""
+        parts = [self.dag_id, self.run_id, *([self.task_id] if self.task_id else [])]
+        mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return ("/".join(parts) + mapped)[:_LONGEST_NAME]
+
+    @property
+    def owner(self) -> str:
+        """Name of this process as a holder of leases: ``dag/run/task@host:pid``."""
+        return self._owner(process_name())
+
+    def owns(self, owner: str | None) -> bool:
+        """Whether a holder of leases was a try of this task."""
+        return owner is not None and owner == self._owner(owner.rpartition("@")[2])
+
+    def _owner(self, process: str) -> str:
+        return f"{self.name[: _LONGEST_OWNER - len(process) - 1]}@{process}"
+
+
+class Envelope(TypedDict, total=False):
+    """What can be said of a message besides its address and its data.
+
+    Attributes:
+        type: What happened or is wanted.
+        kind: Request, response, notification (default), ...
+        subject: What it is about.
+        reply_to: Mailbox for an answer; a request needs it.
+        ordering_key: Messages of one mailbox with the same key are handled in order, one at a time.
+        priority: 0 to 9; higher ones are received first. Default 4.
+        expires_in: Time after which it is of no use any more, as a timedelta or in seconds.
+    """
+
+    type: str
+    kind: Kind
+    subject: str | None
+    reply_to: str | None
+    ordering_key: str | None
+    priority: int
+    expires_in: timedelta | float | None
+
 
 class AgentContext:
     """Given to ``process`` with the task.
 
     Messages sent here wait in ``outbox`` until the work is done: they leave in one commit with the ack of
     what was handled, or not at all. Within a DAG run their ids are derived from the work and the content, so
-    a retry of the same task does not send twice.
+    a retry of the same task does not send twice. They say which task sent them, and belong to the trace of the
+    message that is being handled, or of the task.
 
     Args:
         agent: Name of the agent; the ``source`` of what it sends.
@@ -68,6 +117,7 @@ class AgentContext:
         outbox: Messages that leave when the work is done.
         log: Logger of the agent.
         degraded: Reason given to :meth:`degrade`, or ``None``.
+        replied: Whether :meth:`reply` was called.
     """
 
     def __init__(
@@ -88,6 +138,7 @@ class AgentContext:
         self.outbox: list[Message] = []
         self.log = logging.getLogger(f"airflow_agentic.agent.{agent}")
         self.degraded: str | None = None
+        self.replied = False
         self._http = http
         self._async_http = async_http
         self._sends_to = sends_to or {}
@@ -99,52 +150,116 @@ class AgentContext:
         return self.messages[0] if len(self.messages) == 1 else None
 
     def send(
-        self,
-        recipient: str,
-        data: Any,
-        *,
-        type: str = "agentic.message",  # noqa: A002  # CloudEvents' own name
-        kind: Kind = Kind.NOTIFICATION,
-        subject: str | None = None,
-        key: str | None = None,
+        self, recipient: str, data: Any, *, key: str | None = None, **envelope: Unpack[Envelope]
     ) -> Message:
         """Say something to another agent when this work is done.
 
         Args:
             recipient: The mailbox, or a name that the project file leads to one (``sends_to``).
             data: Any JSON value or pydantic model.
-            type: What happened or is wanted.
-            kind: Request, response, notification, ...
-            subject: What it is about.
             key: Names the message within this work, for content that differs between retries (a time, a
                 random number). By default the content names it.
+            envelope: ``type``, ``kind``, ``subject``, ``reply_to``, ``ordering_key``, ``priority``, ``expires_in``;
+                see :class:`Envelope`.
 
         Returns:
             The message as it will leave.
 
         Raises:
-            InvalidMessage: The recipient's name or the data cannot be sent.
+            InvalidMessage: The recipient's name, the data or the envelope cannot be sent.
         """
-        draft = Message(
-            source=self.agent,
-            recipient=self._sends_to.get(recipient, recipient),
-            data=data,
-            type=type,
-            kind=kind,
-            subject=subject,
-        )
-        cause = self.message
-        correlation = cause.correlation_id if cause else self.run.correlation_id if self.run else draft.id
-        identity = draft.id if self.run is None and cause is None else self._derived_id(draft, cause, key)
-        message = draft.model_copy(
-            update={
-                "id": identity,
-                "correlation_id": correlation,
-                "causation_id": cause.id if cause else None,
-            }
-        )
+        return self._say({"recipient": self._sends_to.get(recipient, recipient)}, data, key, envelope)
+
+    def publish(
+        self, topic: str, data: Any, *, key: str | None = None, **envelope: Unpack[Envelope]
+    ) -> Message:
+        """Tell whoever subscribed to a topic when this work is done; see :meth:`send`.
+
+        Args:
+            topic: What it is about: words with dots between them.
+            data: Any JSON value or pydantic model.
+            key: As for :meth:`send`.
+            envelope: As for :meth:`send`.
+
+        Raises:
+            InvalidMessage: The topic, the data or the envelope cannot be sent.
+        """
+        return self._say({"topic": topic}, data, key, envelope)
+
+    def broadcast(
+        self, audience: str, data: Any, *, key: str | None = None, **envelope: Unpack[Envelope]
+    ) -> Message:
+        """Tell a group when this work is done; see :meth:`send`.
+
+        Args:
+            audience: ``all``, ``role:NAME`` or ``tag:NAME``.
+            data: Any JSON value or pydantic model.
+            key: As for :meth:`send`.
+            envelope: As for :meth:`send`.
+
+        Raises:
+            InvalidMessage: The audience, the data or the envelope cannot be sent.
+        """
+        return self._say({"audience": audience}, data, key, envelope)
+
+    def heartbeat(self, data: Any = None, *, key: str | None = None, **envelope: Unpack[Envelope]) -> Message:
+        """Give a sign of life on the bus when this work is done; it is late after ``expires_in``.
+
+        Args:
+            data: Any JSON value or pydantic model.
+            key: As for :meth:`send`.
+            envelope: As for :meth:`send`.
+
+        Raises:
+            InvalidMessage: The data or the envelope cannot be sent.
+        """
+        return self._say({}, data, key, {**envelope, "kind": Kind.HEARTBEAT})
+
+    def reply(self, data: Any) -> Message:
+        """Answer the message being handled; whoever asked gets it when this work is done.
+
+        An agent's result is sent by itself; this is for an answer that differs from it.
+
+        Raises:
+            InvalidMessage: No single message is being handled, nobody waits for an answer, or the data cannot be sent.
+        """
+        if self.message is None:
+            raise InvalidMessage("there is no message to reply to: the task did not come as one message")
+        self.replied = True
+        draft = kinds.answer(self.message, self.agent, data)
+        message = self._completed(draft, self._derived_id(draft, self.message, "reply"))
         self.outbox.append(message)
         return message
+
+    def refusal(self, error: BaseException, discreet: Callable[[str], str] = str) -> Message | None:
+        """Return the error that answers the message being handled; ``None`` if nobody waits for an answer.
+
+        It is not put into the outbox: what failed sends nothing else.
+
+        Args:
+            error: Why there will be no other answer.
+            discreet: Takes secrets out of a text.
+        """
+        if self.message is None or self.message.reply_to is None:
+            return None
+        draft = kinds.refusal(self.message, self.agent, error, discreet)
+        return self._completed(draft, self._derived_id(draft, self.message, "refusal"))
+
+    def post(self, message: Message) -> Message:
+        """Send a message that was made elsewhere when this work is done; it keeps its id.
+
+        Returns:
+            The message as it will leave: it belongs to this conversation, unless it says another one.
+        """
+        cause = self.message
+        changed: dict[str, Any] = {}
+        if cause is not None and message.causation_id is None:
+            changed["causation_id"] = cause.id
+        if message.correlation_id == message.id:
+            changed["correlation_id"] = self._conversation() or message.id
+        made = self._completed(message.model_copy(update=changed), message.id)
+        self.outbox.append(made)
+        return made
 
     def degrade(self, reason: str) -> None:
         """Say that the result is usable but not what it should be; the agent's state becomes ``degraded``."""
@@ -176,10 +291,41 @@ class AgentContext:
             )
         return self._async_http(conn_id)
 
+    def _say(
+        self, address: Mapping[str, str], data: Any, key: str | None, envelope: Mapping[str, Any]
+    ) -> Message:
+        said = dict(envelope)
+        lasts = said.pop("expires_in", None)
+        if lasts is not None:
+            span = lasts if isinstance(lasts, timedelta) else timedelta(seconds=lasts)
+            said["expires_at"] = datetime.now(UTC) + span
+        draft = Message(source=self.agent, data=data, **address, **said)
+        cause = self.message
+        identity = draft.id if self.run is None and cause is None else self._derived_id(draft, cause, key)
+        about = {
+            "correlation_id": self._conversation() or draft.id,
+            "causation_id": cause.id if cause else None,
+        }
+        message = self._completed(draft.model_copy(update=about), identity)
+        self.outbox.append(message)
+        return message
+
+    def _conversation(self) -> str | None:
+        if self.message is not None:
+            return self.message.correlation_id
+        return self.run.correlation_id if self.run else None
+
+    def _completed(self, draft: Message, identity: str) -> Message:
+        """Give a message its id and where it comes from; the latter is no part of the former."""
+        cause = self.message
+        trace = draft.traceparent or (cause and cause.traceparent) or (self.run and self.run.traceparent)
+        run = draft.run or (self.run and self.run.name)
+        return draft.model_copy(update={"id": identity, "run": run, "traceparent": trace})
+
     def _derived_id(self, draft: Message, cause: Message | None, key: str | None) -> str:
         work = [self.run.key if self.run else "", cause.id if cause else "", self.agent]
         content = key if key is not None else json.dumps(draft.data, sort_keys=True)
-        name = json.dumps([*work, draft.recipient, draft.type, draft.subject, content])
+        name = json.dumps([*work, draft.recipient or draft.address, draft.type, draft.subject, content])
         # The same words twice in one piece of work are two messages.
         self._sent[name] += 1
         return str(uuid.uuid5(_NAMESPACE, f"{name}#{self._sent[name]}"))

@@ -17,8 +17,8 @@ class AgenticHook(BaseHook):
     """Opens the store of a connection: ``with AgenticHook().get_conn() as store: store.bus.send(…)``.
 
     Args:
-        agentic_conn_id: A connection of type ``agentic``; by default ``agentic_default`` if it exists, else
-            ``[agentic] store_url``, else the embedded SQLite file under AIRFLOW_HOME.
+        agentic_conn_id: A connection of type ``agentic``, ``postgres`` or ``redis``; by default ``agentic_default`` if
+            it exists, else ``[agentic] store_url``, else the embedded SQLite file under AIRFLOW_HOME.
     """
 
     conn_name_attr = "agentic_conn_id"

@@ -7,20 +7,19 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_agentic import runtime
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
 from airflow_agentic.hooks.agents import HookTransport
-from airflow_agentic.links import TRACE_XCOM_KEY, MessageTraceLink, trace_command
 from airflow_agentic.operators.parsing import (
     check_agent_arguments,
     duration,
     is_literal,
     registered_name,
 )
+from airflow_agentic.operators.store import StoreOperator
 from airflow_agentic.triggers.agents import HttpAgentTrigger
 from airflow_agentic.triggers.failures import raise_failure
 from airflow_agentic.triggers.messaging import MailboxTrigger
@@ -32,14 +31,17 @@ if TYPE_CHECKING:
     from airflow_agentic.agents.base import BaseAgent
 
 
-class RunAgentOperator(BaseOperator):
+class RunAgentOperator(StoreOperator):
     """Runs an agent on one task, or on the messages of a mailbox.
 
     With ``task`` the agent's result is the XCom. With ``mailbox`` the agent gets the data of each message that
     is there, one by one, until none is open; several such tasks, as mapped ones, compete for them. A message
     is acked in one commit with what handling it sent. The XCom is then ``{"mailbox", "handled", "failed",
-    "rejected", "lost", "sent", "open"}``. While messages are delayed or in other hands the task defers and
-    holds no slot.
+    "rejected", "lost", "sent", "open"}``, and ``agentic_messages`` holds the references of the first 100 that were
+    handled. While messages are delayed or in other hands the task defers and holds no slot.
+
+    The result answers whoever asked. A request that can never be handled, or whose attempts are spent, is answered
+    with an error.
 
     Args:
         agent: A name that the project file declares or that is registered with ``@agent``; what ``@agent`` made,
@@ -49,12 +51,15 @@ class RunAgentOperator(BaseOperator):
         mailbox: Instead of ``task``: whose messages to handle.
         gather: With ``mailbox``: hand over all messages as one task, a list, and ack them together. The XCom
             is the agent's result.
+        inbox: With ``mailbox``: ack without effects a message that an agent of this name handled before, whatever
+            delivery it comes by (a redrive, two subscriptions). Costs a read and a row for each message; leases and
+            the one commit hold without it.
         config: Configuration of the agent, over that of the project file; DAG params and ``dag_run.conf`` may set
             what is declared overridable on top (``{"agentic": {"agents": {"name": {"config": {…}}}}}``).
         lease: How long a message belongs to this task at a time, renewed while the agent works; in seconds
             (a template gives a string) or as a timedelta. Default: its policy's, else ``[agentic] lease_seconds``.
         deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
-        agentic_conn_id: The store; see ``AgenticHook``.
+        kwargs: ``agentic_conn_id``, and as for any operator.
 
     Raises:
         UnknownAgent: When the DAG is parsed: no agent of that name is declared or registered.
@@ -65,7 +70,6 @@ class RunAgentOperator(BaseOperator):
 
     template_fields: Collection[str] = ("agent", "task", "mailbox", "config", "lease", "agentic_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"task": "json", "config": "json"}
-    operator_extra_links = (MessageTraceLink(),)
     ui_color = "#e6f4ea"
     runs_agents: ClassVar[bool] = True  # the cluster policy looks for it
 
@@ -76,10 +80,10 @@ class RunAgentOperator(BaseOperator):
         task: Any = None,
         mailbox: str | None = None,
         gather: bool = False,
+        inbox: bool = False,
         config: Mapping[str, Any] | None = None,
         lease: timedelta | float | str | None = None,
         deferrable: bool = False,
-        agentic_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,10 +93,10 @@ class RunAgentOperator(BaseOperator):
         self.task = task
         self.mailbox = mailbox
         self.gather = gather
+        self.inbox = inbox
         self.config = config
         self.lease = lease
         self.deferrable = deferrable
-        self.agentic_conn_id = agentic_conn_id
         self._runner: AgentRunner | None = None
         self._working: BaseAgent[Any, Any] | None = None
         check_agent_arguments(self)
@@ -117,7 +121,7 @@ class RunAgentOperator(BaseOperator):
         """
         if self.deferrable:
             self._defer_to_triggerer(context)
-        return self._work(context, MailboxReport(self.mailbox or ""))
+        return self._work(context, None)
 
     def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
         """Go on after waiting for messages, with what was done ``before`` (``dag.test()`` does not keep it)."""
@@ -140,13 +144,13 @@ class RunAgentOperator(BaseOperator):
         """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
         return None if self._is_named else registry.resolve(self.agent)
 
-    def _work(self, context: Context, before: MailboxReport) -> Any:
+    def _work(self, context: Context, before: MailboxReport | None) -> Any:
         run = runtime.identity(context)
-        context["ti"].xcom_push(TRACE_XCOM_KEY, trace_command(run.correlation_id, self.agentic_conn_id))
+        self.show_trace(context, run.correlation_id)
         with runtime.airflow_failures(), runtime.workplace(self.agentic_conn_id, run, HookTransport) as place:
             plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
             agent = self._working = place.agent(plan)
-            self._runner = runner = place.runner(agent, plan, duration(self.lease))
+            self._runner = runner = place.runner(agent, plan, duration(self.lease), inbox=self.inbox)
             try:
                 if self.mailbox is None:
                     return runner.run_task(self.task)
@@ -154,7 +158,8 @@ class RunAgentOperator(BaseOperator):
                 report, result = gathered or (runner.drain(self.mailbox), None)
             finally:
                 agent.shutdown("the task ended")
-        report = before + report
+                self.show_messages(context, runner.references, resumed=before is not None)
+        report = (before or MailboxReport(self.mailbox)) + report
         self.log.info("mailbox %s: %s", self.mailbox, report)
         if runner.stopping:
             raise AirflowException("the task was told to stop; its messages come again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from airflow_agentic import runtime
 from airflow_agentic.agents.http import HttpAgent
 from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
 from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.messaging.message import Message
 
 
 class AgentArguments(Protocol):
@@ -19,6 +21,7 @@ class AgentArguments(Protocol):
     task: Any
     mailbox: str | None
     gather: bool
+    inbox: bool
     config: Any
     deferrable: bool
 
@@ -45,6 +48,27 @@ def duration(value: timedelta | float | str | None) -> timedelta | None:
     return timedelta(seconds=float(value))
 
 
+def check_message(address: Mapping[str, Any], **values: Any) -> None:
+    """Refuse what makes no message; what is filled in later is checked then.
+
+    Args:
+        address: Recipient, topic or audience, and what else depends on the operator.
+        values: The other fields of the message.
+
+    Raises:
+        InvalidMessage: A literal value breaks a rule, or there is no address.
+    """
+    said = {key: value for key, value in {**address, **values}.items() if value is not None}
+    known = {key: value for key, value in said.items() if is_literal(value)}
+    if not {"recipient", "topic", "audience"} & set(known) and said.keys() & {
+        "recipient",
+        "topic",
+        "audience",
+    }:
+        known["recipient"] = "parsing"
+    Message(**{"source": "parsing", **known})
+
+
 def registered_name(agent: Any) -> Any:
     """Register a definition or class, and return its name; a mapped or templated argument is left alone."""
     if not isinstance(agent, AgentDefinition | type):
@@ -67,6 +91,8 @@ def check_agent_arguments(operator: AgentArguments) -> None:
         raise ConfigurationError(f"task {operator.task_id!r}: give task= or mailbox=, not both")
     if operator.gather and operator.mailbox is None:
         raise ConfigurationError(f"task {operator.task_id!r}: gather=True needs mailbox=")
+    if operator.inbox and (operator.mailbox is None or operator.gather):
+        raise ConfigurationError(f"task {operator.task_id!r}: inbox=True needs mailbox=, and no gather=True")
     if operator.deferrable and operator.mailbox is not None:
         raise ConfigurationError(
             f"task {operator.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"

@@ -1,32 +1,33 @@
-"""Waiting for messages without a worker slot."""
+"""Waiting for messages, answers and signs of life without a worker slot."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
-from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_agentic import runtime
-from airflow_agentic.errors import AgenticError, StaleLease, StoreError
+from airflow_agentic.errors import AgenticError
 from airflow_agentic.messaging.announcer import Announcer
-from airflow_agentic.messaging.codec import to_event
-from airflow_agentic.messaging.delivery import Delivery, MailboxStats
+from airflow_agentic.messaging.codec import from_event
+from airflow_agentic.messaging.delivery import DeliveryState, MailboxStats
+from airflow_agentic.messaging.ports import DeliveryQuery
 from airflow_agentic.triggers.failures import failure_event
+from airflow_agentic.triggers.looking import looks
+from airflow_agentic.triggers.streams import MailboxProducer
 
 if TYPE_CHECKING:
-    from airflow_agentic.stores import Store
+    from airflow.triggers.shared_stream import SharedStreamProducer
 
-_log = logging.getLogger(__name__)
-
-# Events per poll: enough to keep up, few enough that each is in Airflow's database before its lease ends.
-_BATCH = 20
+    from airflow_agentic.messaging.bus import MessageBus
+    from airflow_agentic.messaging.message import Message
+    from airflow_agentic.messaging.ports import Heartbeat
 
 Condition = Literal["message", "work", "all"]
 
@@ -75,12 +76,96 @@ class MailboxTrigger(BaseTrigger):
 
     async def _wait(self) -> MailboxStats:
         holds = _CONDITIONS[self.condition]
-        found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
-        async with contextlib.aclosing(_looks(found, self.mailbox)) as looks:
-            async for box in looks:
+        async with contextlib.aclosing(
+            looks(self.agentic_conn_id, lambda bus: bus.stats(self.mailbox))
+        ) as seen:
+            async for box in seen:
                 if holds(box):
                     return box
         raise AssertionError("looking at a mailbox has no end")
+
+
+class ReplyTrigger(BaseTrigger):
+    """Fires once when a request is answered, or when its deadline is over. It looks, and takes nothing.
+
+    The event is ``{"request": …}``: the request, as it was given.
+
+    Args:
+        request: The request as a CloudEvent; its data does not matter.
+        agentic_conn_id: The store; see ``AgenticHook``.
+    """
+
+    def __init__(self, request: dict[str, Any], agentic_conn_id: str | None = None) -> None:
+        super().__init__()
+        self.request = request
+        self.agentic_conn_id = agentic_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the triggerer needs to make this trigger again."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"request": self.request, "agentic_conn_id": self.agentic_conn_id},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until there is an answer or no hope of one; an error that waiting cannot help is the event."""
+        try:
+            await self._wait(from_event(self.request))
+        except AgenticError as error:
+            yield failure_event(error)
+            return
+        yield TriggerEvent({"request": self.request})
+
+    async def _wait(self, request: Message) -> None:
+        async with contextlib.aclosing(
+            looks(self.agentic_conn_id, lambda bus: _is_answered(bus, request))
+        ) as seen:
+            async for answered in seen:
+                if answered or (request.expires_at is not None and datetime.now(UTC) >= request.expires_at):
+                    return
+
+
+class HeartbeatTrigger(BaseTrigger):
+    """Fires once when a source is alive, or when its heartbeat is late.
+
+    The event is ``{"heartbeat": …}``: what is known of the source.
+
+    Args:
+        source: Whose heartbeat.
+        alive: Whether to wait for its being alive; otherwise for its being late, or not known at all.
+        agentic_conn_id: The store; see ``AgenticHook``.
+    """
+
+    def __init__(self, source: str, alive: bool = True, agentic_conn_id: str | None = None) -> None:
+        super().__init__()
+        self.source = source
+        self.alive = alive
+        self.agentic_conn_id = agentic_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the triggerer needs to make this trigger again."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"source": self.source, "alive": self.alive, "agentic_conn_id": self.agentic_conn_id},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it is so; an error that waiting cannot help is the event."""
+        try:
+            found = await self._wait()
+        except AgenticError as error:
+            yield failure_event(error)
+            return
+        yield TriggerEvent({"heartbeat": found})
+
+    async def _wait(self) -> dict[str, Any]:
+        async with contextlib.aclosing(
+            looks(self.agentic_conn_id, lambda bus: sign_of_life(bus, self.source))
+        ) as seen:
+            async for found in seen:
+                if found["alive"] is self.alive:
+                    return found
+        raise AssertionError("looking at a heartbeat has no end")
 
 
 class AgentMessageTrigger(BaseEventTrigger):
@@ -94,9 +179,11 @@ class AgentMessageTrigger(BaseEventTrigger):
 
     With ``deliver=True`` each message *is* the event: ``{"mailbox", "delivery_id", "message": {CloudEvents
     attributes}}``. It is acked when the event is in Airflow's database (the ack mode of shared streams), so no
-    crash of the triggerer loses it, and what the DAG does with it is not the bus's business any more. Up to
-    Airflow 3.3.2 events that come in a burst may start their run only with the next event
-    (https://github.com/apache/airflow/issues/56050).
+    crash of the triggerer loses it, and what the DAG does with it is not the bus's business any more. All watchers of
+    a mailbox share one receiver. A message that a watcher refuses (a subclass whose ``filter_shared_stream`` calls
+    ``airflow.triggers.shared_stream.reject_shared_stream_event``) goes to the dead letters; data that is kept
+    elsewhere stays there, and the event holds the reference. Up to Airflow 3.3.2 events that come in a burst may start
+    their run only with the next event (https://github.com/apache/airflow/issues/56050).
 
     Args:
         mailbox: Which.
@@ -135,95 +222,28 @@ class AgentMessageTrigger(BaseEventTrigger):
         """Announce the mailbox, for ever; a store that is away is waited for."""
         found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
         announcer = Announcer(found.settings.remind_seconds)
-        async with contextlib.aclosing(_looks(found, self.mailbox)) as looks:
-            async for box in looks:
+        async with contextlib.aclosing(
+            looks(self.agentic_conn_id, lambda bus: bus.stats(self.mailbox))
+        ) as seen:
+            async for box in seen:
                 if announcer.is_due(box, time.monotonic()):
                     yield TriggerEvent({"mailbox": self.mailbox, "ready": box.claimable})
 
 
-class MailboxProducer(SharedStreamProducer):
-    """Receives a mailbox for all its watchers, and settles what became of each message.
-
-    Args:
-        mailbox: Which.
-        conn_id: The store.
-    """
-
-    def __init__(self, mailbox: str, conn_id: str | None) -> None:
-        self._mailbox = mailbox
-        self._conn_id = conn_id
-        self._store: Store | None = None
-
-    async def open_stream(self) -> AsyncIterator[tuple[Any, Delivery]]:
-        """Yield each message with its delivery, for ever; a store that is away is waited for."""
-        found = await asyncio.to_thread(runtime.target, self._conn_id)
-        while True:
-            try:
-                if self._store is None:
-                    self._store = await asyncio.to_thread(found.open)
-                deliveries = await asyncio.to_thread(
-                    self._store.bus.receive, self._mailbox, max_messages=_BATCH
-                )
-            except StoreError as error:
-                if not error.retry_helps:
-                    raise
-                _log.warning("mailbox %r cannot be received now: %s", self._mailbox, error)
-                deliveries = []
-            for delivery in deliveries:
-                yield event_of(delivery), delivery
-            if not deliveries:
-                await asyncio.sleep(found.settings.poll_seconds)
-
-    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Ack what every watcher has in Airflow's database; reject what one refused; give back the rest."""
-        for delivery, outcome in batch:
-            try:
-                if outcome.is_clean:
-                    await asyncio.to_thread(delivery.ack)
-                elif outcome.rejected:
-                    await asyncio.to_thread(delivery.reject, "refused by a watcher of the mailbox")
-                else:
-                    await asyncio.to_thread(delivery.nack, None, "no watcher could store the event")
-            except StaleLease:
-                # It took longer than the lease: the message fires again, as at-least-once allows.
-                _log.warning("delivery %s was settled too late and comes again", delivery.delivery_id)
-
-    def get_advance_lane(self, broker_payload: Any) -> Hashable:
-        """Settle each delivery by itself: a slow one does not hold the others."""
-        return int(broker_payload.delivery_id)
-
-    async def aclose(self) -> None:
-        """Close the store; open leases end by themselves."""
-        if self._store is not None:
-            await asyncio.to_thread(self._store.close)
-            self._store = None
-
-
-def event_of(delivery: Delivery) -> dict[str, Any]:
-    """Return the payload of the event for a delivery."""
+def sign_of_life(bus: MessageBus, source: str) -> dict[str, Any]:
+    """Return what is known of a source: plain JSON, with ``alive`` and, if it was ever heard of, ``at`` and ``due``."""
+    beat: Heartbeat | None = next((each for each in bus.heartbeats() if each.source == source), None)
+    if beat is None:
+        return {"source": source, "alive": False, "at": None, "due": None}
     return {
-        "mailbox": delivery.mailbox,
-        "delivery_id": delivery.delivery_id,
-        "message": to_event(delivery.message),
+        "source": source,
+        "alive": not beat.late,
+        "at": beat.at.isoformat(),
+        "due": beat.due_at.isoformat(),
     }
 
 
-async def _looks(found: runtime.StoreTarget, mailbox: str) -> AsyncGenerator[MailboxStats]:
-    """Look into a mailbox again and again; a store that is away is waited for."""
-    store: Store | None = None
-    try:
-        while True:
-            try:
-                if store is None:
-                    store = await asyncio.to_thread(found.open)
-                box: MailboxStats = await asyncio.to_thread(store.bus.stats, mailbox)
-            except StoreError as error:
-                if not error.retry_helps:
-                    raise
-                _log.warning("mailbox %r cannot be looked at now: %s", mailbox, error)
-            else:
-                yield box
-            await asyncio.sleep(found.settings.poll_seconds)
-    finally:
-        if store is not None:
-            store.close()
+def _is_answered(bus: MessageBus, request: Message) -> bool:
+    states = (DeliveryState.READY, DeliveryState.LEASED, DeliveryState.DONE)
+    found = bus.find(DeliveryQuery(mailbox=request.reply_to, states=states))
+    return any(record.message is not None and record.message.causation_id == request.id for record in found)

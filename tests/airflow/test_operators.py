@@ -220,6 +220,9 @@ def test_a_literal_task_and_configuration_are_checked_when_the_dag_is_parsed():
             RunAgentOperator(task_id="c", agent="buyer", task={"item": "x"}, mailbox="m")
         with pytest.raises(ConfigurationError, match="gather=True needs mailbox="):
             RunAgentOperator(task_id="d", agent="buyer", gather=True)
+        for together in ({"task": {"item": "x"}}, {"mailbox": "m", "gather": True}):
+            with pytest.raises(ConfigurationError, match="inbox=True needs mailbox="):
+                RunAgentOperator(task_id=f"g{len(together)}", agent="buyer", inbox=True, **together)
         with pytest.raises(ConfigurationError, match="needs an HttpAgent"):
             RunAgentOperator(task_id="e", agent="buyer", task={"item": "x"}, deferrable=True)
         # A template is only known later.

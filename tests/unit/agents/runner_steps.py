@@ -40,10 +40,10 @@ def send(bus, *names, box=BOX, **values):
     return messages
 
 
-def runner(bus, function, lease=None, run=RUN):
+def runner(bus, function, lease=None, run=RUN, **options):
     agent = function if isinstance(function, BaseAgent) else FunctionAgent(function, "auditor")
     made = AgentRunner(
-        agent, bus, lambda messages: AgentContext(agent.name, run=run, messages=messages), lease
+        agent, bus, lambda messages: AgentContext(agent.name, run=run, messages=messages), lease, **options
     )
     made.agent = agent
     return made

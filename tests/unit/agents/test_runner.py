@@ -22,7 +22,7 @@ from airflow_agentic.errors import (
     StoreUnavailable,
 )
 from airflow_agentic.messaging import DeliveryState, Kind
-from airflow_agentic.messaging.ports import DeliveryQuery, Outgoing
+from airflow_agentic.messaging.ports import Address, DeliveryQuery, Outgoing
 from airflow_agentic.testing import FakeClock
 
 
@@ -190,7 +190,7 @@ class TestDrain:
 
         def audit(task, ctx):
             ctx.send("legal", "too late")
-            [held] = made._held
+            [held] = made._worker._held
             held.token = "somebody else's"  # as after a long sleep of the whole machine
 
         made = runner(bus, audit, lease=timedelta(milliseconds=200))
@@ -237,7 +237,7 @@ class TestDrain:
 
     def test_bad_envelopes_do_not_end_it_early(self, bus):
         for i in range(3):
-            bus._store.append([Outgoing(f"foreign-{i}", "them", BOX, "c", b"x", 3)])
+            bus._store.messages.append([Outgoing(f"foreign-{i}", "them", "c", b"x", (Address(BOX, 3),))])
         send(bus, "fine")
         report = runner(bus, audit_record).drain(BOX, linger=NOW)
         assert (report.handled, report.open) == (1, 0)

@@ -1,0 +1,168 @@
+"""What is done with the messages of a mailbox: by an agent, or by a plain function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from airflow_agentic.agents.base import BaseAgent
+from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.lifecycle import AgentState
+from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.messaging.message import Message
+
+MakeContext = Callable[[tuple[Message, ...]], AgentContext]
+
+_CONTEXT = "ctx"
+
+
+class Handler(Protocol):
+    """Does the work for a :class:`airflow_agentic.agents.worker.MailboxWorker`."""
+
+    def handle(self, messages: tuple[Message, ...]) -> Sequence[Message]:
+        """Do the work.
+
+        Returns:
+            Messages that leave in one commit with the ack.
+
+        Raises:
+            RejectMessage: It can never be done.
+            Exception: It was not done this time.
+        """
+        ...
+
+    def refusal(self, message: Message, error: BaseException) -> Message | None:
+        """Return the error that answers a request; ``None`` if nobody waits for an answer."""
+        ...
+
+    def discreet(self, text: str) -> str:
+        """Take secrets out of a text."""
+        ...
+
+    def beat(self) -> None:
+        """Give a sign of life; called while the work goes on."""
+
+    def recover(self) -> None:
+        """Get ready for the next message, whatever became of the last one."""
+
+
+class AgentHandler:
+    """Hands the data of each message to an agent; the result answers whoever asked.
+
+    Args:
+        agent: Which.
+        make_context: Makes the context of each piece of work from the messages it handles.
+    """
+
+    def __init__(self, agent: BaseAgent[Any, Any], make_context: MakeContext) -> None:
+        self._agent = agent
+        self._make_context = make_context
+
+    def handle(self, messages: tuple[Message, ...]) -> Sequence[Message]:
+        """Run the agent on the one message."""
+        [message] = messages
+        ctx = self._make_context(messages)
+        result = self._agent.run(message.data, ctx)
+        if message.reply_to is not None and not ctx.replied:
+            ctx.reply(self._agent.contract.to_json(result))
+        return ctx.outbox
+
+    def refusal(self, message: Message, error: BaseException) -> Message | None:
+        """See the protocol."""
+        return self._make_context((message,)).refusal(error, self._agent.discreet)
+
+    def discreet(self, text: str) -> str:
+        """Hide what the agent's references lead to."""
+        return self._agent.discreet(text)
+
+    def beat(self) -> None:
+        """Tell the store that the agent is alive."""
+        self._agent.heartbeat()
+
+    def recover(self) -> None:
+        """Reset the agent if it failed."""
+        if self._agent.state is AgentState.FAILED:
+            self._agent.reset("ready for the next message")
+
+
+class FunctionHandler:
+    """Calls a plain function with each message, or with a list of them.
+
+    A message or a list of messages that it returns is sent; any other value answers whoever asked.
+
+    Args:
+        function: Takes the message first, and the context as ``ctx`` if it has a parameter of that name.
+        make_context: Makes the context of each piece of work from the messages it handles.
+        batch: Whether it takes lists.
+        arguments: What else it is called with, by name.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        make_context: MakeContext,
+        *,
+        batch: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_function(function)
+        self._function = function
+        self._takes_context = _CONTEXT in inspect.signature(function).parameters
+        self._make_context = make_context
+        self._batch = batch
+        self._arguments = arguments or {}
+
+    def handle(self, messages: tuple[Message, ...]) -> Sequence[Message]:
+        """Call the function."""
+        ctx = self._make_context(messages)
+        own = {_CONTEXT: ctx} if self._takes_context else {}
+        result = self._function(list(messages) if self._batch else messages[0], **self._arguments, **own)
+        several = result if isinstance(result, list | tuple) else [result]
+        if several and all(isinstance(each, Message) for each in several):
+            for message in several:
+                ctx.post(message)
+            result = None
+        asked = ctx.message
+        if asked is not None and asked.reply_to is not None and result is not None and not ctx.replied:
+            ctx.reply(result)
+        return ctx.outbox
+
+    def refusal(self, message: Message, error: BaseException) -> Message | None:
+        """See the protocol."""
+        return self._make_context((message,)).refusal(error)
+
+    def discreet(self, text: str) -> str:
+        """Return the text: a plain function has no references of its own."""
+        return text
+
+    def beat(self) -> None:
+        """A plain function has no liveness of its own."""
+
+    def recover(self) -> None:
+        """A plain function keeps no state."""
+
+
+def check_function(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Refuse a function that cannot handle messages.
+
+    Returns:
+        The parameters that are left for the DAG: all but the message and ``ctx``.
+
+    Raises:
+        ConfigurationError: It is async, or takes no message by position.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    takes_message = bool(parameters) and parameters[0].kind in positional
+    rest = parameters[1:]
+    if not takes_message or any(each.kind not in by_name for each in rest):
+        raise ConfigurationError(
+            f"{name!r} cannot handle messages: it must take the message first, then ctx if it wants it, and what "
+            f"the DAG gives it by name; it takes {inspect.signature(function)}"
+        )
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name!r} cannot handle messages: it is async")
+    return [parameter for parameter in rest if parameter.name != _CONTEXT]
