@@ -17,11 +17,18 @@
 
 What an agent needs is given in one line: ``run_agent(Auditor, record, services={SearchIndex: FakeIndex()})``.
 
+A store of your own for the bus is held against what a store must do in the same way; see
+:mod:`airflow_agentic.testing.conformance`::
+
+    def test_the_store_conforms() -> None:
+        assert_store_conforms(open_my_store, capabilities={"durable", "shared", "dedup", "ordering"})
+
 No Airflow, database or network is needed, and no test framework is imported.
 """
 
 from __future__ import annotations
 
+from airflow_agentic.testing.conformance import assert_store_conforms
 from airflow_agentic.testing.contract import assert_agent_contract
 from airflow_agentic.testing.fakes import FakeClock, FakeHttp, answer, memory_store
 from airflow_agentic.testing.runs import AgentRun, override_services, run_agent
@@ -32,6 +39,7 @@ __all__ = [
     "FakeHttp",
     "answer",
     "assert_agent_contract",
+    "assert_store_conforms",
     "memory_store",
     "override_services",
     "run_agent",
