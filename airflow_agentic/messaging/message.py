@@ -41,6 +41,7 @@ Identifier = Annotated[str, Field(min_length=1, max_length=512)]
 DEFAULT_PRIORITY = 4
 TRACEPARENT = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 _FROM_JSON = {"json": True}
+_STRICT = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 
 
 class Kind(StrEnum):
@@ -158,8 +159,12 @@ class Message(BaseModel):
     @classmethod
     def _in_utc(cls, value: datetime | None) -> datetime | None:
         """Zones have offsets that RFC 3339, and so CloudEvents, cannot write."""
+        if value is None or value.tzinfo is UTC:
+            return value
+        if not value.utcoffset():
+            return value.replace(tzinfo=UTC)
         try:
-            return value and value.astimezone(UTC)
+            return value.astimezone(UTC)
         except OverflowError:
             raise ValueError("is too far from now") from None
 
@@ -171,7 +176,7 @@ class Message(BaseModel):
             return value
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         try:
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+            text = _STRICT.encode(plain)
             # Through UTF-8 and inside of something, as it will travel: a Python string can hold half a character,
             # and what is read has a greatest depth.
             return from_json(f"[{text}]".encode())[0]

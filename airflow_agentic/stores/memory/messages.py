@@ -303,7 +303,11 @@ class MemoryMessages:
         kept, sent, numbers = (dict(self._kept), dict(self._sent), self._numbers) if refusing else ({}, {}, 0)
         yield
         for name, address in refusing.items():
-            came = any(each.mailbox == name for number, each in self._kept.items() if number > numbers)
+            came = any(
+                each.mailbox == name and each.is_open
+                for number, each in self._kept.items()
+                if number > numbers
+            )
             if came and self._open_in(name) > address.limit:
                 self._kept, self._sent, self._numbers = kept, sent, numbers
                 raise MailboxFull(address.full)

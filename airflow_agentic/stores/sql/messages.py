@@ -102,7 +102,7 @@ class SqlMessages:
         ]
         self._enter(rows)
         self._insert_deliveries(rows)
-        new = (message for message, row in zip(outgoing, stored, strict=True) if row)
+        new = (sent for sent, row in zip(outgoing, stored, strict=True) if row and not _is_late(sent))
         room.check(address for message in new for address in message.addresses)
         return [row is not None for row in stored]
 

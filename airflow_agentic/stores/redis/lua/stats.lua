@@ -1,0 +1,59 @@
+-- Count the deliveries of one mailbox or of all. Returns {counts, more}: with `more`, ask again for the right numbers.
+
+local MOST = 1000
+local asked = take()
+
+-- What was sent for later, or failed, becomes claimable when its time has come; claims see that by themselves.
+local function promote(mailbox)
+  local due = redis.call('ZRANGEBYSCORE', P .. 'g:' .. mailbox, '-inf', now, 'LIMIT', 0, MOST)
+  for _, n in ipairs(due) do
+    redis.call('ZREM', P .. 'g:' .. mailbox, n)
+    redis.call('ZREM', P .. 'f:' .. mailbox, n)
+    redis.call('ZADD', P .. 'c:' .. mailbox, n, n)
+  end
+  return #due == MOST
+end
+
+local function count(mailbox)
+  local s = {c = 0, f = 0, w = 0, done = 0, dead = 0}
+  for name in pairs(s) do
+    s[name] = redis.call('ZCARD', P .. name .. ':' .. mailbox)
+  end
+  local delayed = redis.call('ZCOUNT', P .. 'g:' .. mailbox, '(' .. now, '+inf')
+  local newest = tonumber(redis.call('ZRANGE', P .. 'c:' .. mailbox, -1, -1)[1])
+  local scheduled, leased, expired, oldest = 0, 0, 0, nil
+  for priority in priorities_of(mailbox):gmatch('.') do
+    local at = priority .. ':' .. mailbox
+    scheduled = scheduled + redis.call('ZCOUNT', P .. 't0:' .. at, '(' .. now, '+inf')
+    leased = leased + redis.call('ZCARD', P .. 'x:' .. at)
+    local ended = redis.call('ZRANGEBYSCORE', P .. 'x:' .. at, '-inf', now)
+    expired = expired + #ended
+    for _, n in ipairs(ended) do
+      newest = math.max(newest or 0, tonumber(n))
+    end
+    local queued = redis.call('XRANGE', P .. 'q:' .. at, '-', '+', 'COUNT', 1)[1]
+    local first = {queued and tonumber(queued[1]:match('^%d+'))}
+    for _, timed in ipairs({'t0:', 't1:'}) do
+      first[#first + 1] = tonumber(redis.call('ZRANGE', P .. timed .. at, 0, 0, 'WITHSCORES')[2])
+    end
+    for _, visible_at in ipairs(first) do
+      if visible_at <= now then
+        oldest = math.min(oldest or visible_at, visible_at)
+      end
+    end
+  end
+  if s.c + s.f + s.w + leased + s.done + s.dead > 0 then
+    return {mailbox, s.c + s.f + s.w, s.w, delayed, scheduled, leased, expired, s.done, s.dead,
+      oldest and now - oldest or false, newest or false}
+  end
+end
+
+local mailboxes = asked ~= '' and {asked} or redis.call('HKEYS', P .. 'mailboxes')
+local counts, more = {}, 0
+for _, mailbox in ipairs(mailboxes) do
+  if promote(mailbox) then
+    more = 1
+  end
+  counts[#counts + 1] = count(mailbox)
+end
+return {counts, more}
