@@ -53,14 +53,14 @@ bench: $(VENV)/dev  ## Figures side by side with a peer or the raw limit, in one
 	$(BIN)/python benchmarks/building.py
 	$(BIN)/python benchmarks/operators.py
 
-bench-bus: $(VENV)-bench/peers  ## The bus side by side with the raw drivers and named peers (BUS=--long, --quick, --airflow).
-	$(VENV)-bench/bin/python -m benchmarks.bus $(BUS)
+bench-bus: $(VENV)/bench  ## The bus side by side with the raw drivers and named peers (BUS=--long, --quick, --airflow).
+	$(BIN)/python -m benchmarks.bus $(BUS)
 
 chaos: $(VENV)/dev  ## The proofs in their long form: storms of minutes, whose books are printed.
 	CHAOS=long $(BIN)/python -m pytest tests/chaos -p no:randomly -s
 
 clean: down  ## Remove what the commands above made.
-	rm -rf $(VENV) $(VENV)-bench .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
 # The stamps are remade when the versions or the package's own metadata change.
 $(VENV)/pip: constraints.txt
@@ -82,10 +82,7 @@ $(VENV)/dev: $(VENV)/local
 	@$(PIP) install --quiet --constraint constraints.txt --group test --group lint --group build
 	@touch $@
 
-# The peers have pins of their own: they never meet those of the product.
-$(VENV)-bench/peers: $(VENV)/pip pyproject.toml
-	@echo "Installing what the bus is compared with into $(VENV)-bench"
-	@$(PYTHON) -m venv $(VENV)-bench
-	@$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt pip
-	@$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[postgres,redis]' --group bench
+$(VENV)/bench: $(VENV)/dev
+	@echo "Installing what the bus is compared with"
+	@$(PIP) install --quiet --constraint constraints.txt --group bench
 	@touch $@
