@@ -84,7 +84,8 @@ def test_the_examples_of_the_page_are_true(page, run_dag, store, here, monkeypat
     runs = [run_dag(dag) for dag in dags]
     assert [run.state for run in runs] == ["success"] * len(runs)
     for name in [name for name in names if name.startswith("test_")]:
-        names[name]()
+        if not hasattr(names[name], "pytestmark"):  # what is parametrized is called by pytest
+            names[name]()
     if page.name == "README.md":
         assert len(dags) == 1
         assert store.bus.stats("writer").done == 1
