@@ -367,7 +367,7 @@ class StateStore(Protocol):
         ...
 
     def write(self, changes: Sequence[StateChange]) -> None:
-        """Change values, all or none.
+        """Change values, all or none. No value comes twice.
 
         Raises:
             StateConflict: A value is not of the expected version.

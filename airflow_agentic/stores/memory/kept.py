@@ -119,7 +119,9 @@ class Kept:
         if settlement.outcome == "reject":
             return replace(kept, state=DEAD, reason=reason)
         if kept.attempts >= kept.max_attempts:
-            return replace(kept, state=DEAD, reason=f"attempts spent: {reason}".removesuffix(": "))
+            return replace(
+                kept, state=DEAD, reason=f"attempts spent: {reason}" if reason else "attempts spent"
+            )
         return replace(kept, state=READY, reason=reason, visible_at=now + settlement.delay)
 
     def redriven(self, actor: str, reason: str, mailbox: str, visible_at: datetime, now: datetime) -> Kept:

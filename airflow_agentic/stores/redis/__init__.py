@@ -5,8 +5,8 @@ All keys begin with a prefix, ``agentic:`` by default. ``M`` is a mailbox, ``P``
 ============================  =======================================================================================
 ``q:P:M``                     stream of what is ready since it was sent, oldest first; what is leased leaves it
 ``c:M``, ``f:M``, ``w:M``     ready deliveries by number: claimable, for later, waiting for their lane
-``g:M``                       those of ``f:M`` by time
-``t0:P:M``, ``t1:P:M``        ready deliveries that are not in the stream, by time: not tried yet, and tried
+``g0:M``, ``g1:M``            those of ``f:M`` by time: not tried yet, and tried
+``t:P:M``                     ready deliveries that are not in the stream, by time
 ``x:P:M``                     leased deliveries, by the end of the lease
 ``done:M``, ``dead:M``        ended deliveries, by number
 ``lane:M/KEY``                open deliveries of a lane, by number

@@ -44,13 +44,18 @@ class Connections:
         """How long an answer is waited for, in seconds."""
         return float(self._values["socket_timeout"])
 
-    def ask(self, *command: Argument) -> Any:
+    def ask(self, *command: Argument, sure: bool = True) -> Any:
         """Send a command, once, and return its answer.
+
+        Args:
+            command: Which, and what it takes.
+            sure: Look first whether the server ended the connection while nobody used it. Whoever asks again when that
+                was so can do without.
 
         Raises:
             RedisError: It failed, the server cannot be reached, or the answer was lost.
         """
-        connection = self._take()
+        connection = self._take(sure=sure)
         try:
             connection.send_packed_command((_packed(command),))
             answer = connection.read_response()
@@ -70,14 +75,14 @@ class Connections:
         while self._idle:
             self._idle.pop().disconnect()
 
-    def _take(self) -> Any:
+    def _take(self, *, sure: bool) -> Any:
         if self._process != os.getpid():
             self._idle, self._process, self._is_closed = [], os.getpid(), False
         while self._idle:
             # Another thread may be faster.
             with contextlib.suppress(IndexError):
                 held = self._idle.pop()
-                if not _has_ended(held):
+                if not sure or not _has_ended(held):
                     return held
                 held.disconnect()
         connection: Any = self._kind(**self._values)

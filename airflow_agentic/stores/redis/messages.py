@@ -43,7 +43,7 @@ class RedisMessages:
         # Where the answer is lost, the messages may be there already: they tell by which call they came.
         answer = self._server.run(APPEND, call, "0", *arguments, repeated=(call, "1", *arguments))
         _check(answer, ())
-        return [flag == 1 for flag in answer[1]]
+        return [flag == "1" for flag in answer[1].decode()]
 
     def claim(self, wanted: Wanted) -> list[Claim]:
         """See the port."""
@@ -51,7 +51,7 @@ class RedisMessages:
             claims, found = self._server.run(CLAIM, *_wanted_arguments(wanted))
             # All of them may have been buried: there can be more behind them.
             if claims or not found:
-                return [_claim(row) for row in claims]
+                return _claims(claims)
 
     def settle(
         self,
@@ -63,14 +63,14 @@ class RedisMessages:
         """See the port."""
         settled = _settlement_arguments(settlements)
         if not outgoing and not changes and then is None:
-            answer = self._server.run(SETTLE, *settled)
-        else:
-            wanted = (0,) if then is None else (1, *_wanted_arguments(then))
-            sent = (*change_arguments(changes), *_outgoing_arguments(outgoing))
-            script = COMMIT if outgoing or changes else COMMIT_WITHOUT_MORE
-            answer = self._server.run(script, *settled, *sent, *wanted)
+            _check(self._server.run(SETTLE, *settled), ())
+            return []
+        wanted = (0,) if then is None else (1, *_wanted_arguments(then))
+        sent = (*change_arguments(changes), *_outgoing_arguments(outgoing))
+        script = COMMIT if outgoing or changes else COMMIT_WITHOUT_MORE
+        answer = self._server.run(script, *settled, *sent, *wanted)
         _check(answer, changes)
-        return [_claim(row) for row in answer[2]]
+        return _claims(answer[1])
 
     def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
         """See the port."""
@@ -121,7 +121,7 @@ def _address_arguments(address: Address) -> tuple[Argument, ...]:
 
 
 def _wanted_arguments(wanted: Wanted) -> tuple[Argument, ...]:
-    return wanted.mailbox, wanted.limit, to_ms(wanted.lease), wanted.owner, secrets.token_hex(16)
+    return f"{wanted.limit} {to_ms(wanted.lease)} {secrets.token_hex(16)}", wanted.mailbox, wanted.owner
 
 
 def _check(answer: Any, changes: Sequence[StateChange]) -> None:
@@ -134,15 +134,21 @@ def _check(answer: Any, changes: Sequence[StateChange]) -> None:
         raise MailboxFull(Address(rest[0].decode(), 1, rest[1]).full)
 
 
-def _claim(row: Any) -> Claim:
-    number, token, attempt, most, ends, envelope, key, priority = row
+def _claims(rows: Any) -> list[Claim]:
+    claims = [_claim(*row) for row in rows]
+    return sorted(claims, key=lambda claim: (-claim.priority, claim.delivery_id))
+
+
+def _claim(about: bytes, envelope: bytes, key: bytes | None) -> Claim:
+    number, attempt, most, ends, priority, token = about.decode().split()
+    ordering_key = None if key is None else key.decode()
     return Claim(
         int(number),
-        token.decode(),
-        attempt,
-        most,
-        from_time(ends),
+        token,
+        int(attempt),
+        int(most),
+        from_time(int(ends)),
         envelope,
-        None if key is None else key.decode(),
-        priority,
+        ordering_key,
+        int(priority),
     )

@@ -69,12 +69,11 @@ class RedisServer:
             StoreError: It refused.
         """
         now = "" if self._clock is None else to_time(self._clock())
-        if repeated is None and script.again:
-            repeated = arguments
-        call = functools.partial(self._evaluated, script, 1, self.prefix, now)
+        again = arguments if script.again else repeated
+        call = functools.partial(self._evaluated, script, now)
         return self._asked(
-            functools.partial(call, *arguments),
-            None if repeated is None else functools.partial(call, *repeated),
+            functools.partial(call, arguments, sure=again is None),
+            None if again is None else functools.partial(call, again, sure=True),
         )
 
     def command(self, *command: Argument) -> Any:
@@ -84,7 +83,7 @@ class RedisServer:
             StoreError: As for :meth:`run`.
         """
         call = functools.partial(self._connections.ask, *command)
-        return self._asked(call, call)
+        return self._asked(functools.partial(call, sure=False), call)
 
     @property
     def patience(self) -> float:
@@ -106,11 +105,14 @@ class RedisServer:
         except exceptions.RedisError as error:
             raise faults.translated(error, self.url, self._connections.password) from None
 
-    def _evaluated(self, script: Script, *arguments: Argument) -> Any:
+    def _evaluated(
+        self, script: Script, now: int | str, arguments: tuple[Argument, ...], *, sure: bool
+    ) -> Any:
+        taken = (1, self.prefix, now, *arguments)
         try:
-            return self._connections.ask("EVALSHA", script.sha, *arguments)
+            return self._connections.ask("EVALSHA", script.sha, *taken, sure=sure)
         except exceptions.NoScriptError:
-            return self._connections.ask("EVAL", script.text, *arguments)
+            return self._connections.ask("EVAL", script.text, *taken)
 
 
 def to_time(at: datetime) -> int:

@@ -6,6 +6,7 @@ The memory store is written from the state machine, not from the SQL or the scri
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 from dataclasses import replace
@@ -89,6 +90,7 @@ changes = st.lists(
         st.sampled_from([None, b"1", b'"two words"']),
         st.sampled_from([None, None, 0, 1, 2]),
     ),
+    unique_by=lambda change: (change.scope, change.key),
     max_size=2,
 )
 
@@ -147,9 +149,17 @@ def postgresql(_folder):
         def empty(clock):
             database.execute(f"TRUNCATE {tables} RESTART IDENTITY")
             database.clock = clock
+            store.renumber = functools.partial(database.fetch, _RENUMBER)
             yield store
 
         yield empty
+
+
+# What is undone leaves a gap in the numbers that PostgreSQL gives; the model has none.
+_RENUMBER = """
+    SELECT setval(pg_get_serial_sequence('agentic_delivery', 'delivery_id'), COALESCE(max(delivery_id), 1),
+        max(delivery_id) IS NOT NULL)
+    FROM agentic_delivery"""
 
 
 @contextlib.contextmanager
@@ -392,6 +402,7 @@ class Comparison(RuleBasedStateMachine):
 
     @invariant()
     def both_know_the_same(self):
+        getattr(self.other, "renumber", lambda: None)()
         mine, theirs = self.both("find", ALL)
         assert [compared(r) for r in mine] == [compared(r) for r in theirs]
         self.agreed("mailboxes")
@@ -416,8 +427,8 @@ def test_the_store_and_the_model_agree_whatever_is_done_to_them(stores, tmp_path
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=100,
-                stateful_step_count=40,
+                max_examples=40,
+                stateful_step_count=30,
                 deadline=None,
                 report_multiple_bugs=False,
                 suppress_health_check=list(HealthCheck),

@@ -148,6 +148,7 @@ class TestForeignHands:
             direct.xadd(f"{prefix}:q:4:box", {"number": number})
         store.bus.send(message("last"))
         assert data_of(store.bus.receive("box")) == ["last"]
+        assert store.bus.receive("box") == []
         assert store.bus.stats("box").dead == 500
 
     def test_an_id_from_the_future_stops_nobody(self, prefix, store, direct):

@@ -47,7 +47,7 @@ end
 local function find_due(mailbox, priority, want, due)
   local found, others = read_stream(mailbox, priority, want)
   local queued = #found
-  for _, from in ipairs({'x:', 't0:', 't1:'}) do
+  for _, from in ipairs({'x:', 't:'}) do
     local key = P .. from .. priority .. ':' .. mailbox
     local timed = redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'WITHSCORES', 'LIMIT', '0', text(want))
     for i = 1, #timed, 2 do
@@ -91,7 +91,7 @@ local function lease(found, wanted, claims)
   redis.call('ZADD', P .. 'x:' .. box(d), text(d.vi), padded(d.n))
   save(d)
   local envelope = redis.call('GET', P .. 'e:' .. (d.ho or d.n)) or ''
-  claims[#claims + 1] = {d.n, d.tk, d.at, d.mx, d.vi, envelope, d.ok or false, tonumber(d.pr)}
+  claims[#claims + 1] = {format('%s %d %d %d %s %s', d.n, d.at, d.mx, d.vi, d.pr, d.tk), envelope, d.ok or false}
 end
 
 -- Returns how many deliveries were found; they are in `claims`, or were buried.
@@ -105,17 +105,10 @@ local function claim(wanted, claims)
   for _, found in ipairs(due) do
     lease(found, wanted, claims)
   end
-  if #claims > 1 then
-    table.sort(claims, function(a, b)
-      if a[8] ~= b[8] then
-        return a[8] > b[8]
-      end
-      return tonumber(a[1]) < tonumber(b[1])
-    end)
-  end
   return #due + others
 end
 
 local function take_wanted()
-  return {mailbox = take(), limit = number(), lease = number(), owner = take(), seed = take()}
+  local limit, lease, seed = take():match('^(%d+) (%d+) (%x+)$')
+  return {limit = tonumber(limit), lease = tonumber(lease), seed = seed, mailbox = take(), owner = take()}
 end

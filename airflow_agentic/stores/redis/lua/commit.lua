@@ -1,5 +1,5 @@
 -- Settle deliveries, send messages, change values and claim what comes then: all of it or nothing.
--- Returns {'ok', flags, claims}, {'stale', delivery}, {'conflict', change, version} or {'full', mailbox, limit}.
+-- Returns {'ok', claims}, {'stale', delivery}, {'conflict', change, version} or {'full', mailbox, limit}.
 
 local settlements, changes, messages = take_settlements(), take_changes(), take_messages()
 local wanted = number() == 1 and take_wanted()
@@ -19,7 +19,7 @@ end
 
 -- From here on everything is written.
 settle(settlements)
-local flags = add_all(messages, '', false)
+add_all(messages, '', false)
 for _, change in ipairs(changes) do
   apply(change)
 end
@@ -27,4 +27,4 @@ local claims = {}
 if wanted then
   claim(wanted, claims)
 end
-return {'ok', flags, claims}
+return {'ok', claims}

@@ -1,7 +1,7 @@
 -- Deliveries, and the sets that they are in. A delivery that is
 --   ready and waits for its lane   is in w
 --   ready since it was sent        is in c, and in the stream q
---   ready again, or for later      is in c, or in f and g until its time has come; and in t0, or t1 if it was tried
+--   ready again, or for later      is in t; and in c, or in f and g until its time has come (g1, if it was tried before)
 --   leased                         is in x
 --   done or dead                   is in done or dead
 -- Its fields: n number · mb mailbox · st state · at attempts · mx most attempts · vi visible at · up updated at
@@ -48,11 +48,11 @@ end
 -- Put a ready delivery where it is found when its time has come.
 local function place(d)
   local at = text(d.vi)
-  redis.call('ZADD', P .. (d.at == 0 and 't0:' or 't1:') .. box(d), at, padded(d.n))
+  redis.call('ZADD', P .. 't:' .. box(d), at, padded(d.n))
   if d.vi <= now then
     redis.call('ZADD', P .. 'c:' .. d.mb, d.n, d.n)
   else
     redis.call('ZADD', P .. 'f:' .. d.mb, d.n, d.n)
-    redis.call('ZADD', P .. 'g:' .. d.mb, at, d.n)
+    redis.call('ZADD', P .. (d.at == 0 and 'g0:' or 'g1:') .. d.mb, at, d.n)
   end
 end

@@ -9,7 +9,8 @@ local function consider(key)
     soonest = at
   end
 end
-consider(P .. 'g:' .. mailbox)
+consider(P .. 'g0:' .. mailbox)
+consider(P .. 'g1:' .. mailbox)
 for priority in (redis.call('HGET', P .. 'mailboxes', mailbox) or ''):gmatch('.') do
   consider(P .. 'x:' .. priority .. ':' .. mailbox)
 end

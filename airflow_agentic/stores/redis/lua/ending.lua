@@ -15,10 +15,10 @@ local function leave(d)
       redis.call('XDEL', P .. 'q:' .. box(d), text(d.vi) .. '-' .. d.n)
       d.sid = nil
     else
-      redis.call('ZREM', P .. 't0:' .. box(d), padded(d.n))
-      redis.call('ZREM', P .. 't1:' .. box(d), padded(d.n))
+      redis.call('ZREM', P .. 't:' .. box(d), padded(d.n))
       redis.call('ZREM', P .. 'f:' .. d.mb, d.n)
-      redis.call('ZREM', P .. 'g:' .. d.mb, d.n)
+      redis.call('ZREM', P .. 'g0:' .. d.mb, d.n)
+      redis.call('ZREM', P .. 'g1:' .. d.mb, d.n)
     end
   end
 end

@@ -35,7 +35,7 @@ local function sent_before(m)
 end
 
 -- Decide what becomes of messages before anything is written. `ended` says how many deliveries of a mailbox end before.
--- Returns the first mailbox that gets deliveries and has no room, and its limit.
+-- Returns the first mailbox that gets open deliveries and has no room for them, and its limit.
 local function find_no_room(messages, ended)
   local open, came, limits, refusing, sent = {}, {}, {}, {}, {}
   for _, m in ipairs(messages) do
@@ -59,12 +59,11 @@ local function find_no_room(messages, ended)
     sent[identity] = true
     for _, a in ipairs(m.duplicate and {} or m.addresses) do
       local count = open[a.mailbox]
-      came[a.mailbox] = true
       if count and not a.dead and not (m.ttl and m.ttl <= 0) then
         if a.overflow == 'dead-letter' and a.limit > 0 and a.limit <= count then
           a.dead = a.full
         else
-          open[a.mailbox] = count + 1
+          open[a.mailbox], came[a.mailbox] = count + 1, true
         end
       end
     end
@@ -138,17 +137,15 @@ local function take_messages()
   return messages
 end
 
--- Returns for each message whether this call stored it.
+-- Returns for each message whether this call stored it: one digit each.
 local function add_all(messages, call, is_again)
   local flags = {}
   for i, m in ipairs(messages) do
     if not m.duplicate then
       add(m, call)
-      flags[i] = 1
-    else
-      -- The answer to this call was lost, and it is asked again: it was this call that stored the message.
-      flags[i] = is_again and m.is_first and m.call == call and 1 or 0
     end
+    -- Where the answer to this call was lost and it is asked again, it was this call that stored the message.
+    flags[i] = (not m.duplicate or is_again and m.is_first and m.call == call) and '1' or '0'
   end
-  return flags
+  return table.concat(flags)
 end

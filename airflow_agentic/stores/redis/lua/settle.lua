@@ -1,4 +1,4 @@
--- Settle deliveries: all of them or none. Returns {'ok', {}, {}}, or {'stale', delivery}.
+-- Settle deliveries: all of them or none. Returns {'ok'}, or {'stale', delivery}.
 
 local settlements = take_settlements()
 local stale = find_stale(settlements)
@@ -6,4 +6,4 @@ if stale then
   return {'stale', stale}
 end
 settle(settlements)
-return {'ok', {}, {}}
+return {'ok'}

@@ -61,8 +61,7 @@ local function settle(settlements)
       if s.outcome == 'reject' then
         bury(d, s.reason)
       elseif s.spent then
-        local reason = 'attempts spent: ' .. s.reason
-        bury(d, reason:sub(-2) == ': ' and reason:sub(1, -3) or reason)
+        bury(d, s.reason == '' and 'attempts spent' or 'attempts spent: ' .. s.reason)
       else
         d.re = s.reason
         give_back(d, now + s.delay, d.at)

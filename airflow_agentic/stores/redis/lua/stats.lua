@@ -5,13 +5,17 @@ local asked = take()
 
 -- What was sent for later, or failed, becomes claimable when its time has come; claims see that by themselves.
 local function promote(mailbox)
-  local due = redis.call('ZRANGEBYSCORE', P .. 'g:' .. mailbox, '-inf', now, 'LIMIT', 0, MOST)
-  for _, n in ipairs(due) do
-    redis.call('ZREM', P .. 'g:' .. mailbox, n)
-    redis.call('ZREM', P .. 'f:' .. mailbox, n)
-    redis.call('ZADD', P .. 'c:' .. mailbox, n, n)
+  local more = false
+  for _, name in ipairs({'g0:', 'g1:'}) do
+    local due = redis.call('ZRANGEBYSCORE', P .. name .. mailbox, '-inf', NOW, 'LIMIT', 0, MOST)
+    for _, n in ipairs(due) do
+      redis.call('ZREM', P .. name .. mailbox, n)
+      redis.call('ZREM', P .. 'f:' .. mailbox, n)
+      redis.call('ZADD', P .. 'c:' .. mailbox, n, n)
+    end
+    more = more or #due == MOST
   end
-  return #due == MOST
+  return more
 end
 
 local function count(mailbox)
@@ -19,23 +23,21 @@ local function count(mailbox)
   for name in pairs(s) do
     s[name] = redis.call('ZCARD', P .. name .. ':' .. mailbox)
   end
-  local delayed = redis.call('ZCOUNT', P .. 'g:' .. mailbox, '(' .. now, '+inf')
+  local scheduled = redis.call('ZCOUNT', P .. 'g0:' .. mailbox, '(' .. NOW, '+inf')
+  local delayed = scheduled + redis.call('ZCOUNT', P .. 'g1:' .. mailbox, '(' .. NOW, '+inf')
   local newest = tonumber(redis.call('ZRANGE', P .. 'c:' .. mailbox, -1, -1)[1])
-  local scheduled, leased, expired, oldest = 0, 0, 0, nil
+  local leased, expired, oldest = 0, 0, nil
   for priority in priorities_of(mailbox):gmatch('.') do
     local at = priority .. ':' .. mailbox
-    scheduled = scheduled + redis.call('ZCOUNT', P .. 't0:' .. at, '(' .. now, '+inf')
     leased = leased + redis.call('ZCARD', P .. 'x:' .. at)
-    local ended = redis.call('ZRANGEBYSCORE', P .. 'x:' .. at, '-inf', now)
+    local ended = redis.call('ZRANGEBYSCORE', P .. 'x:' .. at, '-inf', NOW)
     expired = expired + #ended
     for _, n in ipairs(ended) do
       newest = math.max(newest or 0, tonumber(n))
     end
     local queued = redis.call('XRANGE', P .. 'q:' .. at, '-', '+', 'COUNT', 1)[1]
     local first = {queued and tonumber(queued[1]:match('^%d+'))}
-    for _, timed in ipairs({'t0:', 't1:'}) do
-      first[#first + 1] = tonumber(redis.call('ZRANGE', P .. timed .. at, 0, 0, 'WITHSCORES')[2])
-    end
+    first[#first + 1] = tonumber(redis.call('ZRANGE', P .. 't:' .. at, 0, 0, 'WITHSCORES')[2])
     for _, visible_at in ipairs(first) do
       if visible_at <= now then
         oldest = math.min(oldest or visible_at, visible_at)
