@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import disks
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ unix_socket_directories = ''
 port = {port}
 max_connections = 60
 shared_buffers = '32MB'
-# Whoever does not wait for the disk loses what he sent for a while, and not only now and then.
-wal_writer_delay = '10s'
+# Whoever does not wait for the disk may have much to lose.
+wal_buffers = '32MB'
 """
 
 
@@ -77,6 +78,23 @@ class Cluster:
         """End it at once: no checkpoint, no goodbye; it recovers from its log when it starts."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
 
+    def stop_writing(self) -> None:
+        """Let nobody write the log but those who wait for it."""
+        for child in self._process().children():
+            if "walwriter" in " ".join(child.cmdline()):
+                child.suspend()
+
+    def kill(self) -> None:
+        """Kill all of it with SIGKILL: whoever was stopped could not end otherwise."""
+        server = self._process()
+        for process in (server, *server.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([server], timeout=10)
+
+    def _process(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
+
     def make(self) -> None:
         data = self.folder / "data"
         self._run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
@@ -96,8 +114,7 @@ class Cluster:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"CREATE TABLESPACE small LOCATION '{small}'")
         # Only the server sees that disk; this is how others look through its eyes.
-        pid = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
-        self.ballast = Path(f"/proc/{pid}/root{small}/ballast")
+        self.ballast = Path(f"/proc/{self._process().pid}/root{small}/ballast")
         self.ballast.write_bytes(bytes(os.statvfs(self.ballast.parent).f_bavail * 4096 // 2))
 
     def make_room(self) -> None:

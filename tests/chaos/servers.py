@@ -66,12 +66,19 @@ class SharedPostgres(Server):
 
 
 class PrivatePostgres(Server):
-    def __init__(self, cluster: clusters.Cluster):
-        self.cluster, self.url = cluster, cluster.url
+    def __init__(self, cluster: clusters.Cluster, *, forgetful: bool):
+        self.cluster, self.url, self._forgetful = cluster, cluster.url, forgetful
+        if forgetful:
+            cluster.stop_writing()
 
     def restart(self) -> None:
-        self.cluster.stop()
+        if self._forgetful:
+            self.cluster.kill()
+        else:
+            self.cluster.stop()
         self.cluster.start()
+        if self._forgetful:
+            self.cluster.stop_writing()
 
     @contextlib.contextmanager
     def behind(self) -> Iterator[proxy.Proxy]:
@@ -122,7 +129,7 @@ def of_kind(kind: str, folder: Path, *, own: bool = False, forgetful: bool = Fal
         kind: Of the store.
         folder: For a file.
         own: Whether something will be done to the whole server.
-        forgetful: Whether it is to keep nothing on disk (Redis).
+        forgetful: Whether it is to keep nothing on disk (Redis), or only what is waited for (PostgreSQL).
     """
     if kind == "sqlite":
         yield SqliteFile(folder)
@@ -135,7 +142,9 @@ def of_kind(kind: str, folder: Path, *, own: bool = False, forgetful: bool = Fal
             yield PrivateRedis(private)
     elif own:
         with clusters.private() as cluster:
-            yield PrivatePostgres(cluster)
+            yield PrivatePostgres(cluster, forgetful=forgetful)
+            if forgetful:
+                cluster.kill()  # It could not end otherwise.
     else:
         with postgres.schema() as schema:
             yield SharedPostgres(schema)

@@ -86,7 +86,7 @@ MUTANTS = {
 
 def run(name: str, storm: Storm, folder: Path) -> Books:
     """Run a storm to its end, handle what it left, and read the books."""
-    own, forgetful = storm.disturb in ("power", "network"), storm.mutant == "keeps nothing"
+    own, forgetful = storm.disturb in ("power", "network"), storm.mutant in ("keeps nothing", "commits late")
     with servers.of_kind(storm.store, folder, own=own, forgetful=forgetful) as server:
         direct = server.url
         with _DISTURB[storm.disturb](server) as disturb:

@@ -8,7 +8,7 @@ All keys begin with a prefix, ``agentic:`` by default. ``M`` is a mailbox, ``P``
 ``g0:M``, ``g1:M``            those of ``f:M`` by time: not tried yet, and tried
 ``t:P:M``                     ready deliveries that are not in the stream, by time
 ``x:P:M``                     leased deliveries, by the end of the lease
-``done:M``, ``dead:M``        ended deliveries, by number
+``done:M``, ``dead:M``        ended deliveries, by number; ``dead``: those of all mailboxes
 ``lane:M/KEY``                open deliveries of a lane, by number
 ``d:N``, ``h:N``              a delivery, and its history
 ``e:N``                       the envelope of the message whose first delivery that is

@@ -16,7 +16,7 @@ from airflow_agentic.stores.redis.scripts import FIND, PURGE, REDRIVE, STATS
 from airflow_agentic.stores.redis.server import RedisServer, from_time, to_bytes, to_ms
 
 _PAGE = 500
-"""So many deliveries are read at once: the server does nothing else meanwhile."""
+"""So many deliveries or mailboxes are read at once: the server does nothing else meanwhile."""
 
 _REDRIVEN_AT_ONCE = 5_000
 _LETTERS = {
@@ -54,10 +54,14 @@ class RedisBooks:
 
     def stats(self, mailbox: str | None = None) -> list[MailboxStats]:
         """See the port."""
-        more = True
-        while more:
-            rows, more = self._server.run(STATS, mailbox or "")
-        return sorted((_stats(row) for row in rows), key=lambda stats: stats.mailbox)
+        known = [mailbox] if mailbox is not None else self._mailboxes()
+        counted: list[MailboxStats] = []
+        for i in range(0, len(known), _PAGE):
+            asked, more = known[i : i + _PAGE], True
+            while more:
+                rows, more = self._server.run(STATS, len(asked), *asked)
+            counted += map(_stats, rows)
+        return counted
 
     def redrive(
         self,
@@ -90,6 +94,10 @@ class RedisBooks:
             forgotten, more = self._server.run(PURGE, to_ms(older_than), limit - len(envelopes))
             envelopes += forgotten
         return envelopes
+
+    def _mailboxes(self) -> list[str]:
+        names = self._server.command("HKEYS", self._server.key("mailboxes"))
+        return sorted(name.decode() for name in names)
 
 
 def _query_arguments(

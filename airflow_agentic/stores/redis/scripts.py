@@ -33,7 +33,7 @@ class Script:
     def text(self) -> bytes:
         """What the server is given."""
         folder = resources.files(__package__) / "lua"
-        texts = [(folder / f"{part}.lua").read_text() for part in ("base", *self.parts)]
+        texts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("base", *self.parts)]
         return "\n".join(
             [f"#!lua flags={self.flags}" if self.flags else "#!lua", _CONSTANTS, *texts]
         ).encode()

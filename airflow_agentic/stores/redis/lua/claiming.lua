@@ -14,7 +14,7 @@ local function bury_foreign(mailbox, priority, id, fields)
     so = stream, se = NOW}
   redis.call('SET', P .. 'e:' .. n, table.concat(said, '\n'))
   redis.call('HSET', P .. 'm:' .. d.id, d.so, n .. ' ')
-  redis.call('ZADD', P .. 'dead:' .. mailbox, n, n)
+  list_dead(d)
   note(d, 'reject', '', reason)
   save(d)
 end

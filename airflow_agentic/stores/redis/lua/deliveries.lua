@@ -56,3 +56,8 @@ local function place(d)
     redis.call('ZADD', P .. (d.at == 0 and 'g0:' or 'g1:') .. d.mb, at, d.n)
   end
 end
+
+local function list_dead(d)
+  redis.call('ZADD', P .. 'dead:' .. d.mb, d.n, d.n)
+  redis.call('ZADD', P .. 'dead', d.n, d.n)
+end

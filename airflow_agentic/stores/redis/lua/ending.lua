@@ -6,6 +6,7 @@ local function leave(d)
     redis.call('ZREM', P .. 'x:' .. box(d), padded(d.n))
   elseif d.st == 'X' then
     redis.call('ZREM', P .. 'dead:' .. d.mb, d.n)
+    redis.call('ZREM', P .. 'dead', d.n)
   elseif d.wa then
     redis.call('ZREM', P .. 'w:' .. d.mb, d.n)
     d.wa = nil
@@ -39,7 +40,11 @@ end
 local function close(d, state)
   local waited = d.wa
   leave(d)
-  redis.call('ZADD', P .. (state == 'D' and 'done:' or 'dead:') .. d.mb, d.n, d.n)
+  if state == 'X' then
+    list_dead(d)
+  else
+    redis.call('ZADD', P .. 'done:' .. d.mb, d.n, d.n)
+  end
   if d.ex then
     redis.call('ZREM', P .. 'ttl', d.n)
     d.ex = nil

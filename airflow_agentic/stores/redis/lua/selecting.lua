@@ -57,11 +57,17 @@ local function numbers_of_sets(q)
       numbers[#numbers + 1] = tonumber(n)
     end
   end
+  local function add_set(name)
+    add_all(redis.call('ZRANGEBYSCORE', P .. name, '(' .. q.after, '+inf', 'LIMIT', '0', q.limit))
+  end
+  if q.states == 'X' and not q.mailbox then
+    add_set('dead')
+    return numbers
+  end
   for _, mailbox in ipairs(q.mailbox and {q.mailbox} or redis.call('HKEYS', P .. 'mailboxes')) do
     for state in (q.states == '' and 'RLDX' or q.states):gmatch('.') do
-      for _, set_of_state in ipairs(STATES[state] or {}) do
-        local key = P .. set_of_state .. mailbox
-        add_all(redis.call('ZRANGEBYSCORE', key, '(' .. q.after, '+inf', 'LIMIT', '0', q.limit))
+      for _, name in ipairs(STATES[state] or {}) do
+        add_set(name .. mailbox)
       end
       for priority in (state == 'L' and priorities_of(mailbox) or ''):gmatch('.') do
         add_all(redis.call('ZRANGE', P .. 'x:' .. priority .. ':' .. mailbox, 0, -1))

@@ -79,7 +79,7 @@ end
 local function create(d, is_new)
   if d.re then
     register(d.mb)
-    redis.call('ZADD', P .. 'dead:' .. d.mb, d.n, d.n)
+    list_dead(d)
     d.st, d.ex = 'X', nil
   else
     d.st = 'R'

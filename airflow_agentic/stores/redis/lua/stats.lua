@@ -1,7 +1,6 @@
--- Count the deliveries of one mailbox or of all. Returns {counts, more}: with `more`, ask again for the right numbers.
+-- Count the deliveries of mailboxes. Returns {counts, more}: with `more`, ask again for the right numbers.
 
 local MOST = 1000
-local asked = take()
 
 -- What was sent for later, or failed, becomes claimable when its time has come; claims see that by themselves.
 local function promote(mailbox)
@@ -50,9 +49,9 @@ local function count(mailbox)
   end
 end
 
-local mailboxes = asked ~= '' and {asked} or redis.call('HKEYS', P .. 'mailboxes')
 local counts, more = {}, 0
-for _, mailbox in ipairs(mailboxes) do
+for _ = 1, number() do
+  local mailbox = take()
   if promote(mailbox) then
     more = 1
   end
