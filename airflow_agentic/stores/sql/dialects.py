@@ -29,6 +29,7 @@ class Dialect:
         greatest: Function that returns the larger of two values.
         no_limit: ``LIMIT`` of a query that has only an ``OFFSET``.
         has_table: A query for the table ``:name`` where new tables are made.
+        lock_mailbox: Statement that makes others wait who count the same mailbox, until the transaction ends.
         lock_schema: Statement that makes others wait with their migration until the transaction ends.
         one_statement_sends: Whether an insertion can feed another one, so that sending needs no transaction.
         takes_arrays: Whether the values of many rows can come as one parameter a column.
@@ -49,6 +50,7 @@ class Dialect:
     greatest: str
     no_limit: str
     has_table: str
+    lock_mailbox: str = ""
     lock_schema: str = ""
     one_statement_sends: bool = False
     takes_arrays: bool = False
@@ -119,6 +121,7 @@ POSTGRESQL = Dialect(
     # searched later are not those to migrate.
     lock_schema="SELECT pg_advisory_xact_lock(27416758083414371), "
     "set_config('search_path', quote_ident(current_schema()), true)",
+    lock_mailbox="SELECT pg_advisory_xact_lock(1634169972, hashtext(:mailbox))",
     one_statement_sends=True,
     takes_arrays=True,
     percent=True,

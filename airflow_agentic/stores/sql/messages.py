@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -158,7 +159,9 @@ class SqlMessages:
             row["waiting"] = int(self._lanes.enter((row["mailbox"], row["ordering_key"])))
 
     def open_in(self, mailbox: str, limit: int) -> int:
-        """Count the open deliveries of a mailbox, up to a limit."""
+        """Count the open deliveries of a mailbox, up to a limit; others who count it wait for this transaction."""
+        if self._db.dialect.lock_mailbox:
+            self._db.fetch(self._db.dialect.lock_mailbox, {"mailbox": mailbox})
         return int(self._db.fetch(self._sql.count_open, {"mailbox": mailbox, "limit": limit})[0][0])
 
     def _wake(self, outgoing: Sequence[Outgoing]) -> None:
@@ -243,16 +246,19 @@ class _Room:
 
     def __init__(self, messages: SqlMessages) -> None:
         self._messages = messages
-        self._open: dict[str, int] = {}
+        self._before: dict[tuple[str, int], int] = {}
+        self._came: Counter[str] = Counter()
 
     def is_left(self, address: Address) -> bool:
         """Whether one more finds room where the rest become dead letters; if so, it takes it."""
-        if not address.limit or address.overflow != "dead-letter":
-            return True
-        if address.mailbox not in self._open:
-            self._open[address.mailbox] = self._messages.open_in(address.mailbox, address.limit)
-        self._open[address.mailbox] += 1
-        return self._open[address.mailbox] <= address.limit
+        if address.limit and address.overflow == "dead-letter":
+            place = address.mailbox, address.limit
+            if place not in self._before:
+                self._before[place] = self._messages.open_in(*place)
+            if self._before[place] + self._came[address.mailbox] >= address.limit:
+                return False
+        self._came[address.mailbox] += 1
+        return True
 
     def check(self, addresses: Any) -> None:
         """Refuse everything if a mailbox that refuses has too many now."""

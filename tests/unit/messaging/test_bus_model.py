@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -194,6 +195,7 @@ class Comparison(RuleBasedStateMachine):
 
     def both(self, method, *arguments, port=None, **values):
         """Do it to both, and return both outcomes: of a method of the bus, or of one of its ports."""
+        getattr(self.other, "renumber", lambda: None)()
         buses = self.model.bus, self.other.bus
         mine, theirs = ((bus if port is None else getattr(bus._store, port)) for bus in buses)
         return outcome(getattr(mine, method), *arguments, **values), outcome(
@@ -430,6 +432,8 @@ def test_the_store_and_the_model_agree_whatever_is_done_to_them(stores, tmp_path
                 max_examples=40,
                 stateful_step_count=30,
                 deadline=None,
+                # On CI the same ones each time: what is found by chance is found here, and mended for all.
+                derandomize=os.environ.get("CI") == "true",
                 report_multiple_bugs=False,
                 suppress_health_check=list(HealthCheck),
             ),
