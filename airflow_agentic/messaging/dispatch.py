@@ -15,7 +15,7 @@ from airflow_agentic.messaging.kinds import checked, time_to_live
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.messaging.options import BusOptions, MailboxRules
 from airflow_agentic.messaging.ports import Address, Blobs, Outgoing, SubscriptionStore
-from airflow_agentic.messaging.routing import UNROUTABLE, Route, Router
+from airflow_agentic.messaging.routing import UNROUTABLE, Route, Router, Subscription
 from airflow_agentic.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -45,11 +45,16 @@ class Dispatcher:
         self._metrics = metrics
         self._blobs = blobs
         self._direct = functools.lru_cache(maxsize=1024)(self._address_of)
+        self._last: tuple[tuple[Subscription, ...], Router] = (), Router((), metrics)
 
     def router(self) -> Router:
         """Return what finds mailboxes, by the subscriptions of this moment."""
         known = (*self._options.subscriptions, *self._subscriptions.subscriptions())
-        return Router(known, self._metrics)
+        before, router = self._last
+        if known != before:
+            router = Router(known, self._metrics)
+            self._last = known, router
+        return router
 
     def outgoing(self, message: Message, delay: timedelta) -> Outgoing:
         """Return a message as a store takes it.

@@ -7,6 +7,8 @@ Attributes follow CloudEvents 1.0 (https://github.com/cloudevents/spec/blob/v1.0
 from __future__ import annotations
 
 import json
+import os
+import time as clock
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -21,8 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import from_json
-from uuid6 import uuid7
+from pydantic_core import from_json, to_json
 
 from airflow_agentic.errors import ErrorReply, InvalidMessage
 from airflow_agentic.messaging.jsonpath import first_non_json
@@ -42,6 +43,15 @@ DEFAULT_PRIORITY = 4
 TRACEPARENT = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 _FROM_JSON = {"json": True}
 _STRICT = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+
+
+def new_id() -> str:
+    """Return a UUID of version 7 (RFC 9562): ids of one sender are in the order in which they were made."""
+    milliseconds, rest = divmod(clock.time_ns(), 1_000_000)
+    # Method 3 of section 6.2: below the millisecond, 12 bits go on with the time.
+    head = f"{milliseconds << 16 | 0x7000 | (rest << 12) // 1_000_000:016x}"
+    tail = f"{int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
+    return f"{head[:8]}-{head[8:12]}-{head[12:]}-{tail[:4]}-{tail[4:]}"
 
 
 class Kind(StrEnum):
@@ -95,7 +105,7 @@ class Message(BaseModel):
     topic: Topic | None = None
     audience: Audience | None = None
     data: Any = None
-    id: Identifier = Field(default_factory=lambda: str(uuid7()))
+    id: Identifier = Field(default_factory=new_id)
     type: Identifier = "agentic.message"
     kind: Kind = Kind.NOTIFICATION
     subject: Identifier | None = None
@@ -113,7 +123,8 @@ class Message(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         if not values.get("correlation_id"):
-            values.setdefault("id", str(uuid7()))
+            if "id" not in values:
+                values["id"] = new_id()
             values["correlation_id"] = values["id"]
         try:
             super().__init__(**values)
@@ -174,7 +185,16 @@ class Message(BaseModel):
         """Copy through JSON: what is sent is what arrives, whatever the caller does to its object later."""
         if info.context is _FROM_JSON:
             return value
+        if value is None:
+            return None
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        try:
+            # Four times as fast as below. It knows more types than JSON has: their copies are not equal to them.
+            copy = from_json(b"[%b]" % to_json(plain), allow_inf_nan=False)[0]
+            if copy == plain:
+                return copy
+        except (TypeError, ValueError, RecursionError):
+            pass  # What is wrong, if anything, is found below.
         try:
             text = _STRICT.encode(plain)
             # Through UTF-8 and inside of something, as it will travel: a Python string can hold half a character,
@@ -187,6 +207,8 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _has_one_address(self) -> Message:
+        if self.recipient is not None and self.topic is None and self.audience is None:
+            return self
         given = (self.recipient is not None) + (self.topic is not None) + (self.audience is not None)
         if given > 1:
             raise ValueError("recipient, topic and audience exclude each other: say one of them")

@@ -119,13 +119,17 @@ class Router:
         ]
         return sorted(known + others, key=lambda route: (not route.taken, route.mailbox))
 
+    @functools.cached_property
+    def _index(self) -> TopicIndex[Subscription]:
+        return TopicIndex([(each.topic, each) for each in self._subscriptions if each.topic is not None])
+
     def _asked(self, message: Message) -> Iterator[Route]:
         if message.recipient is not None:
             yield Route(message.recipient, taken=True, why="the message names it as its recipient")
         elif message.audience is not None:
             yield from self._members(message.audience)
         elif message.topic is not None:
-            found = _index(self._subscriptions).matching(message.topic)
+            found = self._index.matching(message.topic)
             values = attributes(message) if any(each.filter for each in found) else {}
             for each in found:
                 yield self._answer(each, values)
@@ -168,8 +172,3 @@ def _passed_over(each: Subscription, message: Message) -> str:
     if each.topic is None:
         return "it takes part in broadcasts only"
     return f"the topic does not match {each.topic}"
-
-
-@functools.lru_cache(maxsize=16)
-def _index(subscriptions: tuple[Subscription, ...]) -> TopicIndex[Subscription]:
-    return TopicIndex([(each.topic, each) for each in subscriptions if each.topic is not None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -25,6 +26,11 @@ def body() -> dict[str, str]:
 
 BODY = body()
 CONTENT = json.dumps(BODY).encode()
+
+
+def new_key() -> str:
+    """Return an id in the order of time, as a careful sender makes them: random ones change a page of the index each."""
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 class Contender:

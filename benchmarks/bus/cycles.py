@@ -36,6 +36,9 @@ def on_sqlite(plan: Plan) -> Section:
     section.faster("SQLite batch 1, of raw", 0.70, _one("ours"), _one(raw))
     section.faster("SQLite fused loop, of raw batch 1", 0.90, _one("ours, fused"), _one(raw))
     section.faster("SQLite batch 100, of raw", 0.60, _many("ours"), _many(raw))
+    with_id = contenders[1].name
+    section.faster("SQLite batch 1, of raw with id", 0.70, _one("ours"), _one(with_id))
+    section.faster("SQLite batch 100, of raw with id", 0.60, _many("ours"), _many(with_id))
     section.faster("SQLite batch 1, of persist-queue", 1.0, _one("ours"), _one("persist-queue"))
     return section
 
@@ -64,6 +67,9 @@ def on_postgresql(plan: Plan) -> Section:
     section.faster("PostgreSQL batch 1, of pgmq-python", 1.5, _one("ours"), _one("pgmq-python"))
     section.faster("PostgreSQL batch 1, of procrastinate", 2.0, _one("ours"), _one("procrastinate"))
     section.faster("PostgreSQL batch 100, of raw", 0.80, _many("ours"), _many(raw))
+    with_id = contenders[1].name
+    section.faster("PostgreSQL batch 1, of raw with id", 0.75, _one("ours"), _one(with_id))
+    section.faster("PostgreSQL batch 100, of raw with id", 0.80, _many("ours"), _many(with_id))
     section.faster("PostgreSQL batch 100, of pgmq-python", 1.1, _many("ours"), _many("pgmq-python"))
     return section
 

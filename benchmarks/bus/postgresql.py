@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
-from benchmarks.bus.contender import BODY, CONTENT, LEASE_SECONDS, MAILBOX, Contender
+from benchmarks.bus.contender import BODY, CONTENT, LEASE_SECONDS, MAILBOX, Contender, new_key
 from benchmarks.bus.peers import package
 from benchmarks.bus.servers import Postgres
 
@@ -128,7 +128,7 @@ class RawPsycopgWithId(RawPsycopg):
 
     def _send(self, batch: int) -> None:
         keys, data = (
-            [str(uuid.uuid4()) for _ in range(batch)],
+            [new_key() for _ in range(batch)],
             [json.dumps(BODY).encode() for _ in range(batch)],
         )
         self._connection.execute(_SEND_WITH_ID, [keys, data, MAILBOX])

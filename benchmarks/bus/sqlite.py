@@ -6,11 +6,10 @@ import json
 import secrets
 import sqlite3
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bus.contender import BODY, CONTENT, LEASE_SECONDS, MAILBOX, Contender
+from benchmarks.bus.contender import BODY, CONTENT, LEASE_SECONDS, MAILBOX, Contender, new_key
 from benchmarks.bus.peers import package
 
 _SCHEMA = """
@@ -102,7 +101,7 @@ class RawSqliteWithId(RawSqlite):
     _send = "INSERT INTO message (key, data) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 
     def _values(self) -> tuple[Any, ...]:
-        return str(uuid.uuid4()), json.dumps(BODY).encode()
+        return new_key(), json.dumps(BODY).encode()
 
     def _is_whole(self, data: bytes) -> bool:
         return bool(json.loads(data) == BODY)

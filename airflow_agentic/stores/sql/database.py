@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from airflow_agentic.errors import AgenticError, StoreError, StoreUnavailable
+from airflow_agentic.errors import AgenticError, Category, StoreError, StoreUnavailable
 from airflow_agentic.stores.sql.dialects import Dialect
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ _DEADLOCK_TRIES = 5
 class Deadlock(StoreError):
     """Two transactions waited for each other, and this one was undone. It may begin again."""
 
-    retry_helps = True
+    category = Category.TRANSIENT
 
 
 @dataclass

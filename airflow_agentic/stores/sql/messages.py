@@ -13,12 +13,14 @@ from airflow_agentic.errors import MailboxFull
 from airflow_agentic.messaging.delivery import DeliveryState, stale_lease
 from airflow_agentic.messaging.ports import EXPIRED, Address, Claim, Outgoing, Settlement, StateChange, Wanted
 from airflow_agentic.stores.sql.clock import from_ms, to_ms
-from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.database import Deadlock, SqlDatabase
 from airflow_agentic.stores.sql.lanes import Lanes
 from airflow_agentic.stores.sql.state import SqlState
 from airflow_agentic.stores.sql.statements import statements_of
 
 _ENDED = (DeliveryState.DONE, DeliveryState.DEAD)
+# A row is looked for in an array as long as this.
+_AT_ONCE = 1_000
 
 
 class SqlMessages:
@@ -38,8 +40,11 @@ class SqlMessages:
         """See the port."""
         if not outgoing:
             return []
-        if len(outgoing) == 1 and self._sql.send and _is_plain(outgoing[0]):
-            new = [self._db.execute(self._sql.send, _plain(outgoing[0])) == 1]
+        sql = self._sql
+        if sql.send and len(outgoing) == 1 and _is_plain(outgoing[0]):
+            new = [self._db.execute(sql.send, _plain(outgoing[0])) == 1]
+        elif sql.send_many and all(map(_is_plain, outgoing)) and _differ(outgoing):
+            new = self._send(sql.send_many, outgoing)
         else:
             new = self._db.committed(lambda: self._insert(outgoing))
         self._wake(outgoing)
@@ -90,6 +95,17 @@ class SqlMessages:
 
     # -- sending ---------------------------------------------------------------------------------------
 
+    def _send(self, statement: str, outgoing: Sequence[Outgoing]) -> list[bool]:
+        """Send plain messages, all of them different, in one statement."""
+        rows = [_plain(each) for each in outgoing]
+        arrays = {name: [row[name] for row in rows] for name in rows[0]}
+        try:
+            before = {row.position for row in self._db.fetch(statement, arrays)}
+        except Deadlock:
+            # Somebody sends the same ones in another order.
+            return self._db.committed(lambda: self._insert(outgoing))
+        return [position not in before for position in range(1, len(rows) + 1)]
+
     def _insert(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         if not self._db.dialect.takes_arrays and all(map(_is_plain, outgoing)):
             return self._insert_plain(outgoing)
@@ -103,7 +119,7 @@ class SqlMessages:
         ]
         self._enter(rows)
         self._insert_deliveries(rows)
-        new = (sent for sent, row in zip(outgoing, stored, strict=True) if row and not _is_late(sent))
+        new = (sent for sent, row in zip(outgoing, stored, strict=True) if row)
         room.check(address for message in new for address in message.addresses)
         return [row is not None for row in stored]
 
@@ -135,7 +151,7 @@ class SqlMessages:
             rows = self._db.fetch(self._sql.insert_messages, arrays)
             found = {(row.source, row.message_id): row for row in rows}
             # The first one of two in a batch is the new one.
-            return [found.pop((message.source, message.message_id), None) for message in outgoing]
+            return [found.pop(_as_stored(message), None) for message in outgoing]
         rows = [self._db.fetch(self._sql.insert_message, _identity(message)) for message in outgoing]
         return [found[0] if found else None for found in rows]
 
@@ -208,11 +224,17 @@ class SqlMessages:
         return str(rows[0].state)
 
     def _ack(self, settlements: Sequence[Settlement]) -> None:
-        held = [{"id": each.delivery_id, "token": each.token} for each in settlements]
         if self._db.dialect.takes_arrays:
-            arrays = {name: [each[name] for each in held] for name in ("id", "token")}
-            changed = self._db.execute(self._sql.ack_many, arrays)
+            parts = (settlements[first : first + _AT_ONCE] for first in range(0, len(settlements), _AT_ONCE))
+            changed = sum(
+                self._db.execute(
+                    self._sql.ack_many,
+                    {"id": [each.delivery_id for each in part], "token": [each.token for each in part]},
+                )
+                for part in parts
+            )
         else:
+            held = [{"id": each.delivery_id, "token": each.token} for each in settlements]
             changed = self._db.execute_many(self._sql.ack_many, held)
         if changed == len(settlements):
             return
@@ -268,7 +290,10 @@ class _Room:
             if each.limit and each.dead is None and each.overflow != "dead-letter"
         }
         for address in limited.values():
-            if self._messages.open_in(address.mailbox, address.limit + 1) > address.limit:
+            if (
+                self._came[address.mailbox]
+                and self._messages.open_in(address.mailbox, address.limit + 1) > address.limit
+            ):
                 raise MailboxFull(address.full)
 
 
@@ -279,6 +304,13 @@ def _identity(message: Outgoing) -> dict[str, Any]:
     return {name: getattr(message, name) for name in _IDENTITY}
 
 
+def _as_stored(message: Outgoing) -> tuple[str, str]:
+    """Return the identity as a database that keeps no NUL gives it back."""
+    return message.source.replace("\0", "\N{REPLACEMENT CHARACTER}"), message.message_id.replace(
+        "\0", "\N{REPLACEMENT CHARACTER}"
+    )
+
+
 def _is_plain(message: Outgoing) -> bool:
     """Whether a message needs nothing but a row for itself and one for its delivery."""
     if message.ordering_key is not None or len(message.addresses) != 1:
@@ -286,18 +318,27 @@ def _is_plain(message: Outgoing) -> bool:
     return not (message.addresses[0].dead or message.addresses[0].limit or _is_late(message))
 
 
+def _differ(messages: Sequence[Outgoing]) -> bool:
+    """Whether no two of them have one identity."""
+    return len({_as_stored(each) for each in messages}) == len(messages)
+
+
 def _is_late(message: Outgoing) -> bool:
     return message.ttl is not None and message.ttl <= timedelta(0)
 
 
 def _plain(message: Outgoing) -> dict[str, Any]:
-    [address] = message.addresses
-    return _identity(message) | {
+    address = message.addresses[0]
+    return {
+        "message_id": message.message_id,
+        "source": message.source,
+        "correlation_id": message.correlation_id,
+        "envelope": message.envelope,
         "mailbox": address.mailbox,
-        "delay": to_ms(message.delay),
-        "ttl": None if message.ttl is None else to_ms(message.ttl),
+        "delay": to_ms(message.delay) if message.delay else 0,
         "max_attempts": address.max_attempts,
         "priority": message.priority,
+        "ttl": None if message.ttl is None else to_ms(message.ttl),
     }
 
 
@@ -349,18 +390,24 @@ def _is_marked(row: Any) -> bool:
 
 
 def _claims(rows: Sequence[Any]) -> list[Claim]:
-    claims = [
-        Claim(
-            delivery_id=row.delivery_id,
-            token=row.lease_token,
-            attempt=row.attempts,
-            max_attempts=row.max_attempts,
-            lease_until=from_ms(row.visible_at),
-            envelope=row.envelope,
-            ordering_key=row.ordering_key,
-            priority=row.priority,
+    claims: list[Claim] = []
+    ends: dict[int, datetime] = {}
+    for row in rows:
+        if row.state != DeliveryState.LEASED or _is_marked(row):
+            continue
+        if (until := ends.get(row.visible_at)) is None:
+            until = ends[row.visible_at] = from_ms(row.visible_at)
+        claims.append(
+            Claim(
+                row.delivery_id,
+                row.lease_token,
+                row.attempts,
+                row.max_attempts,
+                until,
+                row.envelope,
+                row.ordering_key,
+                row.priority,
+            )
         )
-        for row in rows
-        if row.state == DeliveryState.LEASED and not _is_marked(row)
-    ]
-    return sorted(claims, key=lambda claim: (-claim.priority, claim.delivery_id))
+    claims.sort(key=lambda claim: (-claim.priority, claim.delivery_id))
+    return claims

@@ -33,8 +33,16 @@ _DEFAULTS = {
 _SETTINGS = """
     SELECT set_config('lock_timeout', '30s', false) WHERE current_setting('lock_timeout') = '0'
     UNION ALL
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"""
-"""No wait without an end; and a commit is on disk when it returns, whatever the server's default is."""
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+    UNION ALL
+    SELECT set_config('enable_seqscan', 'off', false)
+    UNION ALL
+    SELECT set_config('jit', 'off', false)"""
+"""No wait without an end; and a commit is on disk when it returns, whatever the server's default is.
+
+Statements are planned once, and perhaps while the tables are small: a plan that reads all of a table would stay, and
+take longer with every message until something analyzes the table. Nor is any of them worth compiling.
+"""
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NOT_WRITABLE = {
@@ -177,12 +185,13 @@ class PostgresDatabase(SqlDatabase):
 
     def _ask(self, driver: Any, statement: str, parameters: Parameters) -> tuple[list[Any], int]:
         if isinstance(parameters, Mapping):
-            cursor = driver.execute(statement, {name: _storable(value) for name, value in parameters.items()})
+            # Answers as they are in memory: bytes as text are twice as long, and slow to read.
+            cursor = driver.execute(statement, _storable_all(parameters), binary=True)
         else:
             cursor = driver.cursor()
-            rows = [{name: _storable(value) for name, value in row.items()} for row in parameters]
-            cursor.executemany(statement, rows)
-        if cursor.description is None:
+            cursor.executemany(statement, [_storable_all(row) for row in parameters])
+        # To ask for the description makes it, which takes as long as reading a row.
+        if statement not in self._makers and cursor.description is None:
             return [], cursor.rowcount
         make = self._maker(statement, cursor)
         return [make(row) for row in cursor.fetchall()], cursor.rowcount
@@ -262,6 +271,19 @@ def _has_ended(driver: Any) -> bool:
     waiting = select.poll()
     waiting.register(driver.fileno(), select.POLLIN)
     return bool(waiting.poll(0))
+
+
+def _storable_all(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Nearly always they can stay as they are.
+    if any(_has_nul(value) for value in parameters.values()):
+        return {name: _storable(value) for name, value in parameters.items()}
+    return parameters
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(item, str) and "\0" in item for item in value)
+    return isinstance(value, str) and "\0" in value
 
 
 def _storable(value: Any) -> Any:

@@ -16,6 +16,8 @@ class Statements:
     Attributes:
         now: The time.
         send: Message and one delivery in one statement, or ``None`` where that takes two.
+        send_many: The same for many plain messages, all of them different, whose values come as arrays; returns the
+            positions, from 1, of those that were sent before.
         deliver: The delivery of a plain message: ready, in no lane, without history.
         last_number: The time, and the number of the last message, where the writer is alone and may count itself.
         number_message: A message with a number of the writer's own; nothing happens for a duplicate.
@@ -33,7 +35,7 @@ class Statements:
             In a lane it only marks what is to be buried: then the next one has to be let in, in one transaction.
         bury: Bury what a claim marked.
         settle: By outcome; returns the new state, or no row if the lease is not held.
-        ack_many: Acks many, where ids and tokens can come as arrays.
+        ack_many: Acks many, where ids and tokens can come as arrays; elsewhere one of many.
         extend: Returns the lease that is still held.
         redrive: One dead delivery.
         copy: One more delivery of the message of another one.
@@ -48,6 +50,7 @@ class Statements:
 
     now: str
     send: str | None
+    send_many: str | None
     deliver: str
     last_number: str
     number_message: str
@@ -83,6 +86,7 @@ def statements_of(dialect: Dialect) -> Statements:
     return Statements(
         now=f"SELECT {dialect.now} AS now",
         send=_send(dialect) if dialect.one_statement_sends else None,
+        send_many=_SEND_MANY.format(now=dialect.now) if dialect.one_statement_sends else None,
         deliver=_DELIVER,
         last_number=_LAST_NUMBER.format(now=dialect.now),
         number_message=_NUMBER_MESSAGE,
@@ -126,6 +130,28 @@ _DELIVER = """
     INSERT INTO agentic_delivery
         (message_seq, mailbox, state, visible_at, max_attempts, updated_at, priority, expires_at)
     VALUES (?, ?, 'ready', ?, ?, ?, ?, ?)"""
+
+_SEND_MANY = """
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:message_id AS TEXT[]), CAST(:source AS TEXT[]), CAST(:correlation_id AS TEXT[]),
+            CAST(:envelope AS BYTEA[]), CAST(:mailbox AS TEXT[]), CAST(:delay AS BIGINT[]),
+            CAST(:max_attempts AS INT[]), CAST(:priority AS SMALLINT[]), CAST(:ttl AS BIGINT[])) WITH ORDINALITY
+            AS given(message_id, source, correlation_id, envelope, mailbox, delay, max_attempts, priority, ttl, position)
+    ), message AS (
+        INSERT INTO agentic_message (message_id, source, correlation_id, created_at, envelope)
+        SELECT message_id, source, correlation_id, {now}, envelope FROM given ORDER BY position
+        ON CONFLICT (message_id, source) DO NOTHING
+        RETURNING seq, created_at, message_id, source
+    ), delivery AS (
+        INSERT INTO agentic_delivery
+            (message_seq, mailbox, state, visible_at, max_attempts, updated_at, priority, expires_at)
+        SELECT message.seq, given.mailbox, 'ready', message.created_at + given.delay, given.max_attempts,
+            message.created_at, given.priority, message.created_at + given.ttl
+        FROM message JOIN given ON given.message_id = message.message_id AND given.source = message.source
+        ORDER BY message.seq
+    )
+    SELECT position FROM given WHERE NOT EXISTS (
+        SELECT 1 FROM message WHERE message.message_id = given.message_id AND message.source = given.source)"""
 
 _LAST_NUMBER = """
     SELECT {now} AS now, COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'agentic_message'), 0) AS number"""
@@ -336,8 +362,10 @@ def _ack_many(dialect: Dialect) -> str:
         return f"{change} WHERE {held(dialect)}"
     return f"""
     {change}
-    FROM unnest(CAST(:id AS BIGINT[]), CAST(:token AS TEXT[])) AS given(id, token)
-    WHERE delivery_id = given.id AND lease_token = given.token AND state = 'leased' AND visible_at > {dialect.now}"""
+    -- Not by a join with the arrays, as which the planner may read the whole table.
+    WHERE delivery_id = ANY(CAST(:id AS BIGINT[]))
+        AND lease_token = (CAST(:token AS TEXT[]))[array_position(CAST(:id AS BIGINT[]), delivery_id)]
+        AND state = 'leased' AND visible_at > {dialect.now}"""
 
 
 def _extend(dialect: Dialect) -> str:

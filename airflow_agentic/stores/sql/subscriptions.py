@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from airflow_agentic.messaging.ports import Heartbeat
 from airflow_agentic.messaging.routing import Subscription
@@ -40,6 +42,7 @@ class SqlSubscriptions:
         self._db = database
         self._subscribe = _SUBSCRIBE.format(now=database.dialect.now)
         self._read = _SUBSCRIPTIONS.format(bytewise=database.dialect.bytewise)
+        self._last: tuple[Sequence[Any], list[Subscription]] = (), []
 
     def subscribe(self, subscription: Subscription) -> None:
         """See the port."""
@@ -64,17 +67,22 @@ class SqlSubscriptions:
 
     def subscriptions(self) -> list[Subscription]:
         """See the port."""
-        return [
-            Subscription(
-                row.mailbox,
-                row.topic or None,
-                row.filter or None,
-                row.role,
-                tuple(json.loads(row.tags)),
-                row.max_attempts,
-            )
-            for row in self._db.fetch(self._read, again=True)
-        ]
+        rows, (seen, known) = self._db.fetch(self._read, again=True), self._last
+        if rows != seen:
+            known = [
+                Subscription(
+                    row.mailbox,
+                    row.topic or None,
+                    row.filter or None,
+                    row.role,
+                    tuple(json.loads(row.tags)),
+                    row.max_attempts,
+                )
+                for row in rows
+            ]
+            self._last = rows, known
+        # The same objects again as long as nothing changes: who routes with them notices that quickly.
+        return list(known)
 
 
 class SqlHeartbeats:
