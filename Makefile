@@ -9,7 +9,7 @@ LOCAL  := PYTHONPATH=deploy $(BIN)/python -m localairflow
 LAID   := $(if $(filter command,$(origin ENVIRONMENT)),$(if $(ENVIRONMENT),--environment '$(ENVIRONMENT)'))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test system wheel lint format docs bench bench-bus chaos clean
+.PHONY: help demo up down status test system wheel lint format docs bench bench-bus bench-guards chaos clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,11 +53,14 @@ bench: $(VENV)/dev  ## Figures side by side with a peer or the raw limit, in one
 	$(BIN)/python benchmarks/building.py
 	$(BIN)/python benchmarks/operators.py
 
+bench-guards: $(VENV)/bench  ## Guards side by side with the raw stores and named peers (GUARDS=--quick).
+	$(BIN)/python -m benchmarks.guards $(GUARDS)
+
 bench-bus: $(VENV)/bench  ## The bus side by side with the raw drivers and named peers (BUS=--long, --quick, --airflow).
 	$(BIN)/python -m benchmarks.bus $(BUS)
 
 chaos: $(VENV)/dev  ## The proofs in their long form: storms of minutes, whose books are printed.
-	CHAOS=long $(BIN)/python -m pytest tests/chaos -p no:randomly -s
+	CHAOS=long $(BIN)/python -m pytest tests/chaos tests/system/test_drill.py -p no:randomly -s
 
 clean: down  ## Remove what the commands above made.
 	rm -rf $(VENV) .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -29,7 +29,18 @@
     │   ├── StateConflict             somebody else changed the state since it was read
     │   │   └── AlreadyHandled        the consumer handled this message before
     │   └── ClaimCheckDamaged         data that was kept elsewhere is gone or was changed
+    ├── GuardError                    a guard stopped the work
+    │   ├── NotAdmitted               it was not begun; retry_at says when it may be
+    │   │   ├── CircuitOpen           what it needs is down, as far as the fleet knows
+    │   │   ├── LimitExceeded         a rate is used up
+    │   │   │   └── BulkheadFull      as many calls are out as may be
+    │   │   ├── BudgetExceeded        what may be spent is spent
+    │   │   └── GuardsUnavailable     the store of the guards cannot be reached, and the policy says to stop then
+    │   ├── DeadlineExceeded          it took too long
+    │   └── WorkCancelled             somebody told it to stop
+    ├── InjectedFault                 made by fault injection, of any category
     ├── ServiceError                  an external system failed or did not answer
+    │   ├── ServiceThrottled          it said to come later
     │   └── ServiceRefused            it understood and refused
     └── StoreError
         ├── StoreUnavailable          cannot be opened or reached now
@@ -38,25 +49,56 @@
             ├── SchemaTooOld          run `airflow agentic db upgrade`
             └── SchemaTooNew          upgrade the package
 
-``retry_helps`` says whether the same call can succeed later without anybody changing anything. At the
-Airflow edge, errors that a retry cannot help fail the task at once.
+``category`` says why it failed; ``retry_helps`` whether the same call can succeed later without anybody changing
+anything. At the Airflow edge, errors that a retry cannot help fail the task at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Category(StrEnum):
+    """Why something failed. It decides whether a retry helps, a breaker counts it and a message is given up."""
+
+    TRANSIENT = "transient"
+    """It may work the next time: a lost connection, a server error."""
+    PERMANENT = "permanent"
+    """It will never work like this: the other side, or the agent, refuses the work itself."""
+    CONFIGURATION = "configuration"
+    """It will not work until somebody changes a setting."""
+    RESOURCE_EXHAUSTION = "resource_exhaustion"
+    """Something is used up for now: a rate, room, memory, money."""
+    CANCELLED = "cancelled"
+    """Somebody told it to stop."""
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    """It took too long."""
+
+    @property
+    def retry_helps(self) -> bool:
+        """Whether the same call can succeed later without anybody changing anything."""
+        return self in (Category.TRANSIENT, Category.RESOURCE_EXHAUSTION, Category.DEADLINE_EXCEEDED)
 
 
 class AgenticError(Exception):
     """Base of all errors of this provider."""
 
-    retry_helps: ClassVar[bool] = False
+    category: ClassVar[Category] = Category.PERMANENT
+
+    @property
+    def retry_helps(self) -> bool:
+        """Whether the same call can succeed later without anybody changing anything."""
+        return Category(self.category).retry_helps
 
 
 class ConfigurationError(AgenticError):
     """The caller named or set something wrong. A retry does not help."""
+
+    category = Category.CONFIGURATION
 
 
 class InvalidOption(ConfigurationError):
@@ -188,30 +230,26 @@ class Unroutable(MessageError):
 class MailboxFull(MessageError):
     """A mailbox has as many open messages as it may; nothing was sent. A retry may help, once it is worked off."""
 
-    retry_helps = True
+    category = Category.RESOURCE_EXHAUSTION
 
 
 class ReplyTimeout(MessageError):
     """A request was neither answered nor refused before its deadline. A retry may help."""
 
-    retry_helps = True
+    category = Category.DEADLINE_EXCEEDED
 
 
 class ErrorReply(MessageError):
     """A request was answered with an error.
 
     Attributes:
-        category: What the other side said of it: ``transient``, ``permanent`` or ``configuration``.
+        category: What the other side said of it; what is no category of ours is permanent.
     """
 
     def __init__(self, text: str, category: str = "permanent") -> None:
         super().__init__(text)
-        self.category = category
-
-    @property
-    def retry_helps(self) -> bool:  # type: ignore[override]
-        """Whether the other side said that it may work later."""
-        return self.category == "transient"
+        known = category in set(Category)
+        self.category = Category(category) if known else Category.PERMANENT  # type: ignore[misc]  # each has its own
 
     def __reduce__(self) -> tuple[type[ErrorReply], tuple[str, str]]:
         return type(self), (str(self), self.category)
@@ -220,25 +258,128 @@ class ErrorReply(MessageError):
 class StateConflict(MessageError):
     """Somebody else changed a value since it was read; nothing was changed. Read it again, and decide anew."""
 
+    category = Category.TRANSIENT
+
 
 class AlreadyHandled(StateConflict):
     """A consumer noted before that it handled this message; nothing was changed. Ack it without effects."""
+
+    category = Category.PERMANENT
 
 
 class ClaimCheckDamaged(MessageError):
     """Data that is kept outside the store is gone, or is not what was sent. A retry does not help."""
 
 
-class ServiceError(AgenticError):
-    """An external system failed or did not answer. A retry may help."""
+class GuardError(AgenticError):
+    """A guard stopped the work."""
 
-    retry_helps = True
+
+class NotAdmitted(GuardError):
+    """A guard did not let the work begin. A retry helps, from ``retry_at`` on.
+
+    Attributes:
+        key: What is guarded.
+        retry_at: When it may go, by the clock of the store; ``None`` if nobody knows.
+        final: Whether the policy of the guard says that a task fails then, and does not wait.
+    """
+
+    category = Category.RESOURCE_EXHAUSTION
+    final: bool = False
+
+    def __init__(self, text: str, key: str = "", retry_at: datetime | None = None) -> None:
+        super().__init__(text)
+        self.key = key
+        self.retry_at = retry_at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.key, self.retry_at)
+
+
+class CircuitOpen(NotAdmitted):
+    """What the work needs is down, as far as the whole fleet knows. ``retry_at`` is the time of the next probe."""
+
+    category = Category.TRANSIENT
+
+
+class LimitExceeded(NotAdmitted):
+    """A rate is used up for now."""
+
+
+class BulkheadFull(LimitExceeded):
+    """As many calls are out as may be at once."""
+
+
+class BudgetExceeded(NotAdmitted):
+    """What may be spent is spent. ``retry_at`` is when the next period begins."""
+
+
+class GuardsUnavailable(NotAdmitted):
+    """The store of the guards cannot be reached, and the policy says ``without_store: open``."""
+
+    category = Category.TRANSIENT
+
+
+class DeadlineExceeded(GuardError):
+    """The work took too long. A retry may help, if there is time for one."""
+
+    category = Category.DEADLINE_EXCEEDED
+
+
+class WorkCancelled(GuardError):
+    """Somebody told the work to stop. A retry does not help."""
+
+    category = Category.CANCELLED
+
+
+class InjectedFault(AgenticError):
+    """A failure that fault injection made.
+
+    Attributes:
+        category: What the rule said.
+        rule: Name of the rule.
+    """
+
+    def __init__(self, text: str, category: str = "transient", rule: str = "") -> None:
+        super().__init__(text)
+        self.category = Category(category)  # type: ignore[misc]  # each has its own
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.category, self.rule)
+
+
+class ServiceError(AgenticError):
+    """An external system failed or did not answer. A retry may help.
+
+    Attributes:
+        status: HTTP status that it answered with, if it did.
+        retry_after_seconds: How long it asked to be left alone, if it did.
+    """
+
+    category = Category.TRANSIENT
+
+    def __init__(
+        self, text: str, status: int | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status, self.retry_after_seconds)
+
+
+class ServiceThrottled(ServiceError):
+    """An external system is asked too often or too much. A retry may help, later."""
+
+    category = Category.RESOURCE_EXHAUSTION
 
 
 class ServiceRefused(ServiceError):
     """An external system understood the request and refused it. A retry does not help."""
 
-    retry_helps = False
+    category = Category.PERMANENT
 
 
 class StoreError(AgenticError):
@@ -248,7 +389,7 @@ class StoreError(AgenticError):
 class StoreUnavailable(StoreError):
     """The store cannot be opened or reached now. A retry may help."""
 
-    retry_helps = True
+    category = Category.TRANSIENT
 
 
 class StoreNotWritable(StoreError):

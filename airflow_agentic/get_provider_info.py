@@ -17,11 +17,11 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Agentic",
         "description": "Agents as production work: one lifecycle, a durable message bus, operators and a CLI.",
         "integrations": [{"integration-name": _INTEGRATION, "tags": ["software"]}],
-        "connection-types": [_CONNECTION_TYPE],
+        "connection-types": [_CONNECTION_TYPE, *_GUARDED_MODELS],
         "hooks": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_agentic.hooks.messaging"],
+                "python-modules": ["airflow_agentic.hooks.messaging", "airflow_agentic.hooks.ai"],
             }
         ],
         "operators": [
@@ -35,12 +35,19 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "sensors": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_agentic.sensors.messaging"]}
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_agentic.sensors.messaging", "airflow_agentic.sensors.resilience"],
+            }
         ],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_agentic.triggers.messaging", "airflow_agentic.triggers.agents"],
+                "python-modules": [
+                    "airflow_agentic.triggers.messaging",
+                    "airflow_agentic.triggers.agents",
+                    "airflow_agentic.triggers.resilience",
+                ],
             }
         ],
         "queues": ["airflow_agentic.queues.messaging.AgentMessageQueueProvider"],
@@ -100,3 +107,68 @@ _CONNECTION_TYPE: dict[str, Any] = {
         },
     },
 }
+
+_TEXT = {"type": ["string", "null"]}
+
+
+def _guarded_model(suffix: str, hook: str, name: str, hidden: list[str], example: str) -> dict[str, Any]:
+    """Return a connection type of common-ai behind guards; what its form lacks goes into the extra."""
+    return {
+        "connection-type": f"pydanticai_agentic{suffix}",
+        "hook-class-name": f"airflow_agentic.hooks.ai.{hook}",
+        "hook-name": name,
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "login", *hidden],
+            "relabeling": {} if hidden else {"password": "API Key"},
+            "placeholders": {"extra": f'{{"model": "{example}", "policy": "llm"}}'},
+        },
+        "conn-fields": {
+            "model": {
+                "label": "Model",
+                "description": f"As provider:name, for example {example}.",
+                "schema": _TEXT,
+            },
+            "fallback_conn_ids": {
+                "label": "Fallback connections",
+                "description": "Asked in order while this model cannot be; each has a breaker and a policy of its own.",
+                "schema": {"type": ["array", "null"], "items": {"type": "string"}},
+            },
+            "policy": {
+                "label": "Policy",
+                "description": "Name of a policy of the project file. Empty means a breaker alone.",
+                "schema": _TEXT,
+            },
+            "gateway": {
+                "label": "A gateway guards",
+                "description": "A gateway in front of the model has breakers, limits and retries: ours are off.",
+                "schema": {"type": ["boolean", "null"]},
+            },
+            "agentic_conn_id": {
+                "label": "Agentic store",
+                "description": "Connection of the store where the guards are kept. Empty means the default.",
+                "schema": _TEXT,
+            },
+        },
+    }
+
+
+_GUARDED_MODELS = [
+    _guarded_model("", "ResilientPydanticAIHook", "Pydantic AI (guarded)", [], "openai:gpt-5"),
+    _guarded_model(
+        "_azure", "ResilientPydanticAIAzureHook", "Pydantic AI (Azure OpenAI, guarded)", [], "azure:gpt-5"
+    ),
+    _guarded_model(
+        "_bedrock",
+        "ResilientPydanticAIBedrockHook",
+        "Pydantic AI (AWS Bedrock, guarded)",
+        ["host", "password"],
+        "bedrock:us.anthropic.claude-opus-4-5",
+    ),
+    _guarded_model(
+        "_vertex",
+        "ResilientPydanticAIVertexHook",
+        "Pydantic AI (Google Vertex AI, guarded)",
+        ["host", "password"],
+        "google-cloud:gemini-2.5-flash",
+    ),
+]

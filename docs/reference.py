@@ -20,11 +20,12 @@ from airflow_agentic.agents.registry import ENTRY_POINT_GROUP as AGENTS_GROUP
 from airflow_agentic.agents.services import GROUP as SERVICES_GROUP
 from airflow_agentic.agents.services import OF_A_RUN, OF_THE_PROCESS
 from airflow_agentic.cli.definition import get_agentic_cli_commands
-from airflow_agentic.config.model import NAME, ProjectSection
+from airflow_agentic.config.model import ProjectSection
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION, Option
 from airflow_agentic.config.project import CHECKS_GROUP
 from airflow_agentic.config.references import CONNECTION_FIELDS, SCHEMES
 from airflow_agentic.config.schema import json_schema
+from airflow_agentic.config.sections import NAME
 from airflow_agentic.config.tree import DELETE
 
 FOLDER = Path(__file__).parent / "reference"
@@ -37,16 +38,17 @@ _PLAIN = {
     "number": "number",
     "boolean": "true or false",
 }
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
 _EACH = "NAME"  # of an agent, a policy and so on, in the path of a section
 _ITEM = "INDEX"  # of a list, there
 _SHARED = 3  # an argument of so many commands is explained once
 
-NOT_ENFORCED = (
-    "agents.NAME.budget",
-    "agents.NAME.version",
-    "roles.NAME.permissions",
-    "budgets",
-)
+NOT_ENFORCED = ("agents.NAME.version", "roles.NAME.permissions")
 """Keys that are declared and checked and have no effect yet: the code has no mark for them."""
 
 _SCHEMES = {
@@ -184,13 +186,13 @@ def _sections(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, section
         for key, field in section["properties"].items():
             below = f"{path}.{key}" if path else key
-            if (inner := _referred(field, schema)) is not None:
-                yield from walk(below, inner)
-            elif (each := _named(field)) is not None and (inner := _referred(each, schema)) is not None:
-                yield from walk(f"{below}.{_EACH}", inner)
-            else:
-                for choice in field.get("items", {}).get("anyOf", ()):
-                    if (inner := _referred(choice, schema)) is not None:
+            for choice in _choices(field):
+                if (inner := _referred(choice, schema)) is not None:
+                    yield from walk(below, inner)
+                elif (each := _named(choice)) is not None and (inner := _referred(each, schema)) is not None:
+                    yield from walk(f"{below}.{_EACH}", inner)
+                for item in _choices(choice.get("items", {})):
+                    if (inner := _referred(item, schema)) is not None:
                         yield from walk(f"{below}.{_ITEM}", inner)
 
     yield from walk("", schema)
@@ -218,7 +220,7 @@ def _type(field: dict[str, Any], path: str = "") -> str:
     """Return the type of a field in plain words."""
     if "$ref" in field:
         return f"[section](#{_anchor(path)})"
-    if choices := [choice for choice in field.get("anyOf", ()) if choice.get("type") != "null"]:
+    if (choices := _choices(field)) != [field]:
         return " or ".join(_type(choice, path) for choice in choices)
     if "enum" in field:
         return " or ".join(f"`{choice}`" for choice in field["enum"])
@@ -226,14 +228,32 @@ def _type(field: dict[str, Any], path: str = "") -> str:
         return "name"
     kind = field.get("type")
     if kind == "array":
-        each = _type(field["items"], f"{path}.{_ITEM}")
-        return f"list, each {each}" if "anyOf" in field["items"] else f"list of {each}s"
+        return _list_type(field["items"], f"{path}.{_ITEM}")
     if kind == "object":
         return _map_type(_named(field), path)
     if kind is None:
         return "text, number, true, false or null"
-    limits = [f"at least {field['minimum']:g}"] if "minimum" in field else []
+    limits = [f"{words} {field[bound]:g}" for bound, words in _BOUNDS.items() if bound in field]
     return ", ".join([_PLAIN[kind], *limits])
+
+
+def _choices(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a field may be, one after the other, without null."""
+    several = field.get("anyOf") or field.get("oneOf")
+    if several is None:
+        return [field]
+    return [choice for each in several if each.get("type") != "null" for choice in _choices(each)]
+
+
+def _list_type(item: dict[str, Any], path: str) -> str:
+    if "$ref" in item:
+        return f"list of [sections](#{_anchor(path)})"
+    each = _type(item, path)
+    return (
+        f"list of {each}s"
+        if each.replace(" ", "").isalpha() and _choices(item) == [item]
+        else f"list, each {each}"
+    )
 
 
 def _map_type(each: dict[str, Any] | None, path: str) -> str:

@@ -12,9 +12,9 @@ import redis_server
 
 from airflow_agentic.messaging import BusOptions, MessageBus
 from airflow_agentic.stores import Store
-from airflow_agentic.stores.memory import MemoryAgentStore, memory_bus_store
+from airflow_agentic.stores.memory import MemoryAgentStore, MemoryGuards, memory_bus_store
 from airflow_agentic.stores.redis import open_redis
-from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, schema, sql_bus_store
+from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, SqlGuards, schema, sql_bus_store
 from airflow_agentic.stores.sql.postgresql import PostgresDatabase
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def opened(kind: str, folder: Path, clock: FakeClock, options: BusOptions | None
 
 def memory(clock: FakeClock, options: BusOptions | None = None) -> Store:
     bus = MessageBus(memory_bus_store(clock), options, OWNER)
-    return Store("memory://", bus, MemoryAgentStore(clock), lambda: "memory", lambda: None)
+    agents, guards = MemoryAgentStore(clock), MemoryGuards(clock)
+    return Store("memory://", bus, agents, guards, lambda: "memory", lambda: None)
 
 
 def sqlite(path: Path, clock: FakeClock, options: BusOptions | None = None) -> Store:
@@ -102,11 +103,16 @@ def redis(prefix: str, clock: FakeClock, options: BusOptions | None = None) -> S
     """Open a real Redis store whose scripts are told the clock's time."""
     server = open_redis(redis_server.url_of(prefix), clock=clock)
     bus = MessageBus(server.bus_store(), options, OWNER)
-    return Store(server.url, bus, server.agents(), server.probe, server.close)
+    return Store(server.url, bus, server.agents(), server.guards(), server.probe, server.close)
 
 
 def _store(database: SqlDatabase, options: BusOptions | None) -> Store:
     bus = MessageBus(sql_bus_store(database), options, OWNER)
     return Store(
-        database.url, bus, SqlAgentStore(database), functools.partial(schema.probe, database), database.close
+        database.url,
+        bus,
+        SqlAgentStore(database),
+        SqlGuards(database),
+        functools.partial(schema.probe, database),
+        database.close,
     )

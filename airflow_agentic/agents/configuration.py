@@ -24,7 +24,7 @@ from airflow_agentic.agents.contracts import faults
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.references import has_reference
 from airflow_agentic.config.tree import Origin, Path, planted
-from airflow_agentic.config.validation import words
+from airflow_agentic.config.words import words
 from airflow_agentic.errors import ConfigurationError
 
 

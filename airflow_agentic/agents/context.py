@@ -6,16 +6,22 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
+from airflow_agentic.agents.models import LanguageModel, OpenModel
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
+from airflow_agentic.config.policies import Policy
 from airflow_agentic.errors import ConfigurationError, InvalidMessage
 from airflow_agentic.messaging import kinds
 from airflow_agentic.messaging.bus import process_name
 from airflow_agentic.messaging.message import Kind, Message
+from airflow_agentic.resilience import deadlines
+from airflow_agentic.resilience.guard import Guard, spend
+
+T = TypeVar("T")
 
 _NAMESPACE = uuid.UUID("6f6b0e0e-5d3c-5a39-9a53-3a0a55a1c5f1")
 _LONGEST_NAME = 800
@@ -34,6 +40,7 @@ class RunIdentity:
         generation: Changes when a person clears the task, and not when Airflow retries it.
         try_number: The try, from 1.
         traceparent: Trace that the task belongs to (W3C Trace Context), if there is one.
+        team: Who the DAG belongs to; what budgets of teams are counted by.
     """
 
     dag_id: str
@@ -43,6 +50,7 @@ class RunIdentity:
     generation: int = 0
     try_number: int = 1
     traceparent: str | None = field(default=None, compare=False)
+    team: str = field(default="", compare=False)
 
     @property
     def correlation_id(self) -> str:
@@ -72,6 +80,19 @@ class RunIdentity:
 
     def _owner(self, process: str) -> str:
         return f"{self.name[: _LONGEST_OWNER - len(process) - 1]}@{process}"
+
+
+@dataclass(frozen=True)
+class Facilities:
+    """What an agent may use beside messages and HTTP.
+
+    Attributes:
+        guards: Makes a guard of a policy, or its name, and a key.
+        models: Opens a language model.
+    """
+
+    guards: Callable[[Policy | str, str], Guard] | None = None
+    models: OpenModel | None = None
 
 
 class Envelope(TypedDict, total=False):
@@ -112,6 +133,7 @@ class AgentContext:
         http: Makes a transport for an Airflow connection; given by the runtime.
         async_http: The same for asyncio.
         sends_to: Names that the agent's code sends to, and the mailboxes that are meant.
+        facilities: Guards and language models; given by the runtime.
 
     Attributes:
         outbox: Messages that leave when the work is done.
@@ -130,6 +152,7 @@ class AgentContext:
         http: Callable[[str], HttpTransport] | None = None,
         async_http: Callable[[str], AsyncHttpTransport] | None = None,
         sends_to: Mapping[str, str] | None = None,
+        facilities: Facilities | None = None,
     ) -> None:
         self.agent = agent
         self.run = run
@@ -142,6 +165,7 @@ class AgentContext:
         self._http = http
         self._async_http = async_http
         self._sends_to = sends_to or {}
+        self._facilities = facilities or Facilities()
         self._sent: Counter[str] = Counter()
 
     @property
@@ -265,6 +289,77 @@ class AgentContext:
         """Say that the result is usable but not what it should be; the agent's state becomes ``degraded``."""
         self.degraded = reason
 
+    def guard(self, policy: Policy | str, key: str) -> Guard:
+        """Return a guard that all workers share: ``with ctx.guard("llm", "tool:search").attempt(): …``, or as a decorator.
+
+        Args:
+            policy: One of `policies` of the project file, by name, or a value.
+            key: What is guarded: ``tool:NAME``, ``service:NAME``, ``conn:NAME``.
+
+        Raises:
+            ConfigurationError: This context was made without guards, or there is no such policy.
+        """
+        if self._facilities.guards is None:
+            raise ConfigurationError(
+                f"agent {self.agent!r} guards {key!r}, and this context has no guards. Run it through RunAgentOperator, "
+                "or give the context facilities=Facilities(guards=…)."
+            )
+        return self._facilities.guards(policy, key)
+
+    def call(
+        self, function: Callable[..., T], *args: Any, policy: Policy | str, key: str, **kwargs: Any
+    ) -> T:
+        """Call a tool or a service behind guards; see :meth:`guard`.
+
+        Args:
+            function: What to call, with ``args`` and ``kwargs``.
+            args: By position.
+            policy: As for :meth:`guard`.
+            key: As for :meth:`guard`.
+            kwargs: By name.
+
+        Raises:
+            NotAdmitted: A guard refuses. If the agent lets it pass, its task waits and its message comes back uncounted.
+            DeadlineExceeded: It took too long.
+            Exception: Whatever the function raised last.
+        """
+        return self.guard(policy, key).call(function, *args, **kwargs)
+
+    async def acall(
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        policy: Policy | str,
+        key: str,
+        **kwargs: Any,
+    ) -> T:
+        """Do what :meth:`call` does, for coroutine functions."""
+        return await self.guard(policy, key).acall(function, *args, **kwargs)
+
+    def spend(self, *, tokens: int = 0, cost_usd: float = 0.0, calls: int = 0) -> None:
+        """Say what the work took: it counts for the budgets of all guards around it.
+
+        Args:
+            tokens: Tokens of models.
+            cost_usd: US dollars.
+            calls: Calls, beyond the one that each guard counts by itself.
+        """
+        spend(tokens=tokens, cost_usd=cost_usd, calls=calls)
+
+    @property
+    def remaining(self) -> float | None:
+        """How many seconds are left for the work; ``None`` if there is no deadline."""
+        return deadlines.remaining()
+
+    def check(self) -> None:
+        """Return if the work may go on; for long loops.
+
+        Raises:
+            WorkCancelled: Somebody told it to stop: the task was killed.
+            DeadlineExceeded: Its time is over.
+        """
+        deadlines.check()
+
     def http(self, conn_id: str) -> HttpTransport:
         """Return a transport for the HTTP connection ``conn_id``.
 
@@ -291,6 +386,23 @@ class AgentContext:
             )
         return self._async_http(conn_id)
 
+    def model(self, conn_id: str, model: str | None = None) -> LanguageModel:
+        """Return the language model of a connection.
+
+        Args:
+            conn_id: An Airflow connection that pydantic-ai's hooks know; of type ``pydanticai_agentic`` it is guarded.
+            model: ``provider:name``; default that of the connection.
+
+        Raises:
+            ConfigurationError: This context was made without models, or the connection is of another type.
+        """
+        if self._facilities.models is None:
+            raise ConfigurationError(
+                f"agent {self.agent!r} asks the model of connection {conn_id!r}, and this context has no models. Run it "
+                "through RunAgentOperator, or give the context facilities=Facilities(models=…)."
+            )
+        return self._facilities.models(conn_id, model, self.agent)
+
     def _say(
         self, address: Mapping[str, str], data: Any, key: str | None, envelope: Mapping[str, Any]
     ) -> Message:
@@ -299,6 +411,9 @@ class AgentContext:
         if lasts is not None:
             span = lasts if isinstance(lasts, timedelta) else timedelta(seconds=lasts)
             said["expires_at"] = datetime.now(UTC) + span
+        elif said.get("kind") is Kind.REQUEST:
+            # Whoever waits for this work waits no longer for what it asks of others.
+            said["expires_at"] = deadlines.ends_at()
         draft = Message(source=self.agent, data=data, **address, **said)
         cause = self.message
         identity = draft.id if self.run is None and cause is None else self._derived_id(draft, cause, key)

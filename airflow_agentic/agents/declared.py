@@ -14,8 +14,9 @@ from airflow_agentic.agents.configuration import declared_faults, defaults, keys
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.services import service_faults
 from airflow_agentic.config.loading import UnknownPath
-from airflow_agentic.config.model import AgentSection, PolicySection, ProjectSection
+from airflow_agentic.config.model import AgentSection, ProjectSection
 from airflow_agentic.config.names import did_you_mean
+from airflow_agentic.config.policies import Policy
 from airflow_agentic.config.project import CODED, Project
 from airflow_agentic.config.tree import Node, Origin, Path, merged, nested, planted, pruned
 from airflow_agentic.errors import AgenticError, ConfigurationError, UnknownAgent
@@ -31,7 +32,7 @@ class AgentPlan:
         config: Its configuration as it is declared; references in it are not resolved.
         uses: Parameter to service or agent.
         sends_to: Name that its code sends to, to agent.
-        policy: How its work is guarded; ``None`` if nothing is said.
+        policy: How its work is guarded; ``None`` if nothing is said. Its budget is the agent's own, if it has one.
         overlay: What run time said, unmerged: plain values that may say what to delete.
     """
 
@@ -40,7 +41,7 @@ class AgentPlan:
     config: Mapping[str, Any] = field(default_factory=dict)
     uses: Mapping[str, str] = field(default_factory=dict)
     sends_to: Mapping[str, str] = field(default_factory=dict)
-    policy: PolicySection | None = None
+    policy: Policy | None = None
     overlay: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,7 +72,7 @@ def plan(
         pruned(merged(declared, over)).plain(),
         section.uses,
         section.sends_to,
-        project.policies[section.policy] if section.policy else None,
+        _policy(project, section),
         over.plain(),
     )
 
@@ -94,6 +95,13 @@ def implementation(project: Project, name: str) -> AgentDefinition:
             raise
         told = project.fault(("agents", name, "type"), _not_found(section.type, error))
         raise type(error)(str(told)) from None
+
+
+def _policy(project: Project, section: AgentSection) -> Policy | None:
+    policy = project.policies[section.policy] if section.policy else None
+    if section.budget is None:
+        return policy
+    return (policy or Policy()).model_copy(update={"budget": section.budget})
 
 
 def import_declared(project: Project) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.guarded import GuardedAgent, MakeContext, Protection
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Message
 
-MakeContext = Callable[[tuple[Message, ...]], AgentContext]
+if TYPE_CHECKING:
+    from airflow_agentic.resilience.faults import Faults
 
 _CONTEXT = "ctx"
 
@@ -53,20 +54,28 @@ class AgentHandler:
     Args:
         agent: Which.
         make_context: Makes the context of each piece of work from the messages it handles.
+        protection: What guards it.
+        faults: What is injected into its work; ``None`` for nothing.
     """
 
-    def __init__(self, agent: BaseAgent[Any, Any], make_context: MakeContext) -> None:
+    def __init__(
+        self,
+        agent: BaseAgent[Any, Any],
+        make_context: MakeContext,
+        protection: Protection | None = None,
+        faults: Faults | None = None,
+    ) -> None:
         self._agent = agent
         self._make_context = make_context
+        self._guarded = GuardedAgent(agent, make_context, protection, faults)
 
     def handle(self, messages: tuple[Message, ...]) -> Sequence[Message]:
         """Run the agent on the one message."""
         [message] = messages
-        ctx = self._make_context(messages)
-        result = self._agent.run(message.data, ctx)
-        if message.reply_to is not None and not ctx.replied:
-            ctx.reply(self._agent.contract.to_json(result))
-        return ctx.outbox
+        done = self._guarded.do(message.data, messages)
+        if message.reply_to is not None and not done.ctx.replied:
+            done.ctx.reply(done.result)
+        return done.ctx.outbox
 
     def refusal(self, message: Message, error: BaseException) -> Message | None:
         """See the protocol."""

@@ -10,13 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.context import AgentContext
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
-from airflow_agentic.errors import InvalidResult, ServiceError, ServiceRefused
+from airflow_agentic.errors import InvalidResult
+from airflow_agentic.resilience.failures import service_error
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-
-# RFC 9110 and RFC 6585: the only client errors that say nothing against trying again.
-_RETRYABLE_CLIENT_ERRORS = frozenset({408, 425, 429})
 
 
 class HttpAgentConfig(BaseModel):
@@ -79,7 +77,8 @@ class HttpAgent(BaseAgent[InputT, OutputT]):
         """Ask the service and wait.
 
         Raises:
-            ServiceError: No answer, a server error, or "try again" (408, 425, 429).
+            ServiceError: No answer, a server error, or "try again" (408, 425).
+            ServiceThrottled: It asks to be left alone for a while (429, 507).
             ServiceRefused: Any other client error, or a redirect that was not followed.
             InvalidResult: The answer is not JSON.
         """
@@ -106,6 +105,4 @@ class HttpAgent(BaseAgent[InputT, OutputT]):
         if 200 <= response.status < 300:
             return self.read_response(response)
         text = f"agent {self.name!r}: the service behind {self._conn_id!r} answered {response.status}"
-        if 300 <= response.status < 500 and response.status not in _RETRYABLE_CLIENT_ERRORS:
-            raise ServiceRefused(text + "; asking again will not help")
-        raise ServiceError(text)
+        raise service_error(text, response.status, response.headers)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.handling import AgentHandler, MakeContext
+from airflow_agentic.agents.guarded import GuardedAgent, MakeContext, Protection
+from airflow_agentic.agents.handling import AgentHandler
 from airflow_agentic.agents.leases import LeaseRenewer
 from airflow_agentic.agents.worker import LINGER, MailboxReport, MailboxWorker, give_back
-from airflow_agentic.errors import InvalidTask
+from airflow_agentic.errors import BulkheadFull, InvalidTask, LimitExceeded, NotAdmitted
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.delivery import Delivery
+from airflow_agentic.resilience.failures import Classifier
+from airflow_agentic.resilience.fallback import Degradation
+
+if TYPE_CHECKING:
+    from airflow_agentic.resilience.faults import Faults
 
 __all__ = ["AgentRunner", "MailboxReport"]
 
@@ -27,6 +33,12 @@ class AgentRunner:
         lease: How long a message belongs to this runner at a time; renewed while the agent works.
         inbox: Handle no message again that an agent of this name handled, whatever delivery it comes by; see
             :class:`MailboxWorker`.
+        protection: What guards the agent's work.
+        classifier: Says what failures mean.
+        faults: What is injected into its work; ``None`` for nothing.
+
+    Attributes:
+        degradation: Why the last task's result is not what it should be; ``None`` if it is.
     """
 
     def __init__(
@@ -37,13 +49,20 @@ class AgentRunner:
         lease: timedelta | None = None,
         *,
         inbox: bool = False,
+        protection: Protection | None = None,
+        classifier: Classifier | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self._agent = agent
         self._bus = bus
-        self._make_context = make_context
         self._lease = lease or bus.options.lease
-        handler = AgentHandler(agent, make_context)
-        self._worker = MailboxWorker(bus, handler, self._lease, inbox=agent.name if inbox else None)
+        self._guarded = GuardedAgent(agent, make_context, protection, faults)
+        self._guard = protection.guard if protection else None
+        self.degradation: Degradation | None = None
+        handler = AgentHandler(agent, make_context, protection, faults)
+        self._worker = MailboxWorker(
+            bus, handler, self._lease, inbox=agent.name if inbox else None, classifier=classifier
+        )
         self._held: list[Delivery] = []
 
     def run_task(self, task: Any) -> Any:
@@ -56,13 +75,15 @@ class AgentRunner:
             InvalidTask: The input does not fit.
             InvalidResult: The output does not fit or is not JSON.
             MessageTooLarge: A produced message is over the limit; none has left.
+            NotAdmitted: A guard refuses.
+            PersonNeeded: A person is to be asked instead.
             Exception: Whatever ``process`` raises.
         """
-        ctx = self._make_context(())
         with LeaseRenewer(self._bus, (), self._lease, self._agent.heartbeat):
-            result = self._agent.run(task, ctx)
-        self._bus.send_many(ctx.outbox)
-        return self._agent.contract.to_json(result)
+            done = self._guarded.do(task)
+        self._bus.send_many(done.ctx.outbox)
+        self.degradation = done.degradation
+        return done.result
 
     def drain(
         self, mailbox: str, *, max_messages: int | None = None, linger: timedelta = LINGER
@@ -125,6 +146,31 @@ class AgentRunner:
         """Whether :meth:`stop` was called."""
         return self._worker.stopping
 
+    def use_turn(self) -> None:
+        """Say that the rates of the policy let the next piece of work go: its turn was set aside."""
+        if self._guard is not None:
+            self._guard.use_turn()
+
+    def reserve(self, refusal: NotAdmitted, ahead: float) -> datetime | None:
+        """Set a turn aside after a rate of the agent's own policy refused; ``None`` if it was something else.
+
+        Args:
+            refusal: What was said.
+            ahead: How far ahead it may be, in seconds.
+        """
+        is_rate = isinstance(refusal, LimitExceeded) and not isinstance(refusal, BulkheadFull)
+        if self._guard is None or not is_rate or refusal.key not in self._guard.limit_names:
+            return None
+        try:
+            return self._guard.reserve(ahead)
+        except LimitExceeded:
+            return None
+
+    @property
+    def refusal(self) -> NotAdmitted | None:
+        """What a guard said when it refused a message; the messages were given back, uncounted."""
+        return self._worker.refusal
+
     def stop(self) -> None:
         """Take no further message. The one at hand may still end well; if not, its lease ends by itself."""
         self._worker.stop()
@@ -140,10 +186,11 @@ class AgentRunner:
         deliveries, rejected = self._held, 0
         try:
             while True:
-                ctx = self._make_context(tuple(d.message for d in deliveries))
                 try:
                     with LeaseRenewer(self._bus, deliveries, self._lease, self._agent.heartbeat):
-                        result = self._agent.run([d.message.data for d in deliveries], ctx)
+                        done = self._guarded.do(
+                            [d.message.data for d in deliveries], tuple(d.message for d in deliveries)
+                        )
                     break
                 except InvalidTask as error:
                     if not error.positions:
@@ -154,7 +201,7 @@ class AgentRunner:
                     rejected += len(error.positions)
                     deliveries = [d for i, d in enumerate(deliveries) if i not in error.positions]
                     self._held = deliveries
-            self._bus.ack(*deliveries, send=ctx.outbox)
+            self._bus.ack(*deliveries, send=done.ctx.outbox)
         except BaseException:
             self.release()
             raise
@@ -164,10 +211,11 @@ class AgentRunner:
             mailbox,
             handled=len(deliveries),
             rejected=rejected,
-            sent=len(ctx.outbox),
+            sent=len(done.ctx.outbox),
             open=self._bus.stats(mailbox).current,
         )
-        return report, self._agent.contract.to_json(result)
+        self.degradation = done.degradation
+        return report, done.result
 
     def _fault_of(self, delivery: Delivery, error: InvalidTask) -> InvalidTask:
         """Say what is wrong with this one; ``error`` is of all of them together, and cut."""

@@ -21,7 +21,7 @@ from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.config.project import Project
 from airflow_agentic.config.references import NoReferences, Resolved, SecretResolver, has_reference
 from airflow_agentic.config.tree import Path
-from airflow_agentic.config.validation import words
+from airflow_agentic.config.words import words
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.observability import Metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -14,24 +15,21 @@ from airflow_agentic.agents.handling import Handler
 from airflow_agentic.agents.leases import LeaseRenewer
 from airflow_agentic.errors import (
     AlreadyHandled,
+    Category,
     InvalidMessage,
-    InvalidResult,
-    InvalidTask,
     LifecycleError,
     MailboxFull,
+    NotAdmitted,
     RejectMessage,
-    ServiceRefused,
     StaleLease,
     StoreError,
 )
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.delivery import Delivery, reference
 from airflow_agentic.messaging.message import Message
+from airflow_agentic.resilience.failures import Classifier
 
 _log = logging.getLogger(__name__)
-
-# A message that fails with one of these will fail the same way for everybody.
-_PERMANENT = (RejectMessage, InvalidTask, InvalidResult, InvalidMessage, ServiceRefused)
 
 MOST_REFERENCES = 100
 """So many handled messages are remembered by reference."""
@@ -76,6 +74,8 @@ class MailboxReport:
 class MailboxWorker:
     """Works off a mailbox with a handler.
 
+    A handler that is refused by a guard ends the go: ``refusal`` says why, and the messages are given back uncounted.
+
     Args:
         bus: Where the messages come from and go to.
         handler: Does the work.
@@ -84,6 +84,7 @@ class MailboxWorker:
             is handed over alone, so that one bad message costs the others no attempt.
         inbox: Name of a consumer: a message that it handled before, whatever delivery it came by, is acked without
             effects. Costs a read and a row for each message.
+        classifier: Says what failures mean: a message whose failure is permanent fails the same way for everybody.
     """
 
     def __init__(
@@ -94,14 +95,17 @@ class MailboxWorker:
         *,
         batch: int = 1,
         inbox: str | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
         self._bus = bus
         self._handler = handler
         self._lease = lease or bus.options.lease
         self._batch = batch
         self._inbox = inbox
+        self._classifier = classifier or Classifier()
         self._held: list[Delivery] = []
         self._stopping = False
+        self.refusal: NotAdmitted | None = None
         self.references: list[dict[str, Any]] = []
 
     @property
@@ -135,7 +139,7 @@ class MailboxWorker:
         """
         report = MailboxReport(mailbox)
         try:
-            while not self._stopping and (room := _room(report, max_messages)) > 0:
+            while not self._stopping and not self.refusal and (room := _room(report, max_messages)) > 0:
                 taken = self._held or self._next(mailbox, linger, min(self._batch, room))
                 if not taken:
                     break
@@ -152,8 +156,8 @@ class MailboxWorker:
 
     def refuse(self, delivery: Delivery, error: Exception) -> MailboxReport:
         """Put a message into the dead letters, and tell whoever waits for its answer."""
-        said = str(error) if isinstance(error, RejectMessage) else f"{type(error).__name__}: {error}"
-        reason = self._handler.discreet(said)
+        reason = str(error) if isinstance(error, RejectMessage) else self._said(error)
+        reason = self._handler.discreet(reason)
         _log.warning(
             "message %s goes to the dead letters of %r: %s", delivery.message.id, delivery.mailbox, reason
         )
@@ -186,6 +190,10 @@ class MailboxWorker:
         except LifecycleError:
             # The handler cannot work any more, and that is no fault of the messages'.
             raise
+        except NotAdmitted as refusal:
+            # A guard keeps the handler from working: the messages are given back at the end, uncounted.
+            self.refusal = refusal
+            return report
         except Exception as error:  # noqa: BLE001  # whatever it is, the messages come again
             if len(taken) > 1 and not isinstance(error, StoreError):
                 _log.warning(
@@ -268,13 +276,21 @@ class MailboxWorker:
         return len(send), []
 
     def _failed(self, delivery: Delivery, error: Exception) -> MailboxReport:
-        if isinstance(error, _PERMANENT):
+        if self._classifier.failure(error).category is Category.PERMANENT:
             return self.refuse(delivery, error)
-        reason = self._handler.discreet(f"{type(error).__name__}: {error}")
+        reason = self._handler.discreet(self._said(error))
         _log.warning("message %s: %s", delivery.message.id, reason, exc_info=error)
         if delivery.attempt < delivery.max_attempts:
-            return _ended(delivery, reason, (), rejected=False)
+            return _ended(delivery, reason, (), rejected=False, delay=self._asked_delay(error))
         return self._give_up(delivery, error, reason, rejected=False)
+
+    def _said(self, error: Exception) -> str:
+        return f"[{self._classifier.failure(error).category}] {type(error).__name__}: {error}"
+
+    def _asked_delay(self, error: Exception) -> timedelta | None:
+        """Return how long the other side wants to be left alone, and a little more for each; ``None`` if it said nothing."""
+        asked = self._classifier.failure(error).retry_after_seconds
+        return None if asked is None else timedelta(seconds=asked * random.uniform(1, 1.2))  # noqa: S311
 
     def _give_up(self, delivery: Delivery, error: Exception, reason: str, *, rejected: bool) -> MailboxReport:
         """End a message as dead, and tell whoever waits for its answer in the same commit."""
@@ -298,12 +314,19 @@ def give_back(bus: MessageBus, held: Sequence[Delivery]) -> None:
             _log.warning("%s messages could not be given back and come again later: %s", len(held), error)
 
 
-def _ended(delivery: Delivery, reason: str, send: Sequence[Message], *, rejected: bool) -> MailboxReport:
+def _ended(
+    delivery: Delivery,
+    reason: str,
+    send: Sequence[Message],
+    *,
+    rejected: bool,
+    delay: timedelta | None = None,
+) -> MailboxReport:
     try:
         if rejected:
             delivery.reject(reason, send)
         else:
-            delivery.nack(reason=reason, send=send)
+            delivery.nack(delay, reason, send)
     except StaleLease:
         return MailboxReport(delivery.mailbox, lost=1)
     return MailboxReport(delivery.mailbox, failed=int(not rejected), rejected=int(rejected), sent=len(send))

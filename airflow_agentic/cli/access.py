@@ -62,7 +62,7 @@ def opened(args: Namespace, *, create: bool = False) -> Iterator[Store]:
     target = find_target(args)
     if not create:
         require_existing(target)
-    with target.open() as store:
+    with target.open(calm=True) as store:
         yield store
 
 

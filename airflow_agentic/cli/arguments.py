@@ -13,6 +13,17 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?")
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400}
 _KINDS = ("request", "response", "notification", "error", "heartbeat")
 _HIGHEST_PRIORITY = 9
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_CATEGORIES = (
+    "transient",
+    "permanent",
+    "configuration",
+    "resource_exhaustion",
+    "cancelled",
+    "deadline_exceeded",
+)
+FAULT_KINDS = ("latency", "error", "sigkill", "drop", "duplicate", "corrupt", "slow_store", "clock_jump")
+"""What fault injection can do."""
 
 
 def span(text: str) -> timedelta:
@@ -54,6 +65,17 @@ def rate(text: str) -> float:
     if not 0 < number < math.inf:
         raise ArgumentTypeError(f"{text!r} is no rate: write a positive number, as in 10 or 0.5")
     return number
+
+
+def name(text: str) -> str:
+    """Read the name of something that is declared.
+
+    Raises:
+        ArgumentTypeError: It cannot be one.
+    """
+    if not _NAME.fullmatch(text):
+        raise ArgumentTypeError(f"{text!r} is no name: write letters, digits, '_', '-' and '.', at most 200")
+    return text
 
 
 CONN_ID = Arg(
@@ -228,6 +250,68 @@ SET = Arg(
     help="Lay a value over everything that is written down, as in agents.triage.config.pause_seconds=0.5;\n"
     "may be given again",
 )
+FAULT = Arg(("name",), type=name, metavar="NAME", help="Name of the rule")
+FAULTS = Arg(("names",), metavar="NAME", nargs="*", help="Names of the rules, as `faults list` shows them")
+FAULTS_ALL = Arg(("--all",), action="store_true", help="Instead of names: every rule that was added")
+FAULT_WHERE = Arg(
+    ("--where",),
+    required=True,
+    metavar="POINT",
+    help="agent:NAME, call:KEY, send:MAILBOX, receive:MAILBOX or store; * stands for any characters",
+)
+FAULT_WHAT = Arg(("--what",), choices=FAULT_KINDS, required=True, help="What happens there")
+FAULT_CATEGORY = Arg(
+    ("--category",),
+    choices=_CATEGORIES,
+    help="What kind of failure an error at an agent or a call is (default: transient)",
+)
+FAULT_SECONDS = Arg(
+    ("--seconds",),
+    type=float,
+    metavar="SECONDS",
+    help="How much longer it takes; of clock_jump, how far ahead the clock is",
+)
+FAULT_PROBABILITY = Arg(
+    ("--probability",),
+    type=float,
+    metavar="SHARE",
+    help="Share of the attempts, above 0 and up to 1 (default: 1)",
+)
+FAULT_COUNT = Arg(
+    ("--count",), type=int, metavar="NUMBER", help="At most so often in the whole fleet; default no limit"
+)
+FAULT_AFTER = Arg(("--after",), type=int, metavar="NUMBER", help="The first so many attempts are let alone")
+FAULT_FROM = Arg(
+    ("--from",), dest="begins", type=span, metavar="TIME", help="Begins so long from now: 90s, 15m"
+)
+FAULT_FOR = Arg(
+    ("--for",), dest="lasts", type=span, metavar="TIME", help="Lasts so long: 90s, 15m, 2h; default for ever"
+)
+FAULT_SEED = Arg(
+    ("--seed",), type=int, metavar="NUMBER", help="Picks the attempts; the same ones again (default: 0)"
+)
+DAG_ID = Arg(("dag_id",), metavar="DAG", help="The DAG to run")
+DRILL_RULES = Arg(
+    ("--rules",),
+    metavar="FILE",
+    help="Rules in YAML, as under faults: in a project file; default a few of each kind",
+)
+DRILL_KINDS = Arg(
+    ("--kinds",), nargs="+", choices=FAULT_KINDS, metavar="KIND", help=f"Only these: {', '.join(FAULT_KINDS)}"
+)
+DRILL_TIMEOUT = Arg(
+    ("--timeout",),
+    type=span,
+    default=timedelta(minutes=5),
+    metavar="TIME",
+    help="How long one run may take: 90s, 5m (default: 5m)",
+)
+DRILL_IN_PROCESS = Arg(
+    ("--in-process",),
+    action="store_true",
+    help="Run the DAG in processes of its own, also if a scheduler is alive",
+)
+
 KEY = Arg(
     ("key",),
     metavar="KEY",
@@ -243,3 +327,16 @@ FILES = Arg(
     nargs="*",
     help="Project files or directories, checked together, later over earlier; default the configured project",
 )
+
+BREAKER = Arg(("breaker",), metavar="KEY", help="What it protects, as `breakers list` shows it: conn:openai")
+PREFIX = Arg(("--prefix",), default="", metavar="TEXT", help="Only those whose keys begin so, as in conn:")
+LASTS = Arg(
+    ("--for",),
+    dest="lasts",
+    type=span,
+    metavar="TIME",
+    help="It ends by itself after so long: 90s, 10m, 2h; default when somebody resets the breaker",
+)
+BUDGET = Arg(("budget",), metavar="NAME", help="Name of the budget, as `budgets list` shows it")
+PAST = Arg(("--past",), action="store_true", help="Past periods too, as long as they are kept")
+POLICY = Arg(("policy",), metavar="NAME", help="Name of the policy in the project file")

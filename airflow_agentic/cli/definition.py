@@ -86,7 +86,7 @@ _MESSAGES = (
         name="purge",
         help="Forget old messages that are done everywhere, and bury what has expired",
         description="Forget old messages that are done in every mailbox, with their claim checks, and put what has\n"
-        "expired into the dead letters. Dead letters stay.",
+        "expired into the dead letters. Dead letters stay. What guards know and nobody changed for long is forgotten, too.",
         func=lazy_load_command(f"{_COMMANDS}.messages.purge_messages"),
         args=(arg.OLDER_THAN, *_LISTING),
     ),
@@ -180,6 +180,80 @@ _DEAD_LETTERS = (
         ),
     ),
 )
+_BREAKERS = (
+    ActionCommand(
+        name="list",
+        help="List breakers: how each stands, and why",
+        func=lazy_load_command(f"{_COMMANDS}.breakers.list_breakers"),
+        args=(arg.PREFIX, *_LISTING),
+    ),
+    ActionCommand(
+        name="show",
+        help="Show all that is known of a breaker, with its history",
+        func=lazy_load_command(f"{_COMMANDS}.breakers.show_breaker"),
+        args=(arg.BREAKER, *_LISTING),
+    ),
+    ActionCommand(
+        name="trip",
+        help="Open a breaker by hand: stop all calls",
+        description="Open a breaker by hand: no call of any worker goes until it is reset, or for a time. Workers know it\n"
+        "within a second. Who did it and why is kept.",
+        func=lazy_load_command(f"{_COMMANDS}.breakers.trip_breaker"),
+        args=(arg.BREAKER, arg.REASON, arg.LASTS, arg.ACTOR, *_LISTING),
+    ),
+    ActionCommand(
+        name="reset",
+        help="Close a breaker by hand, and forget all results",
+        description="Close a breaker by hand, also one that a person opened or held closed, and forget all results: it\n"
+        "judges anew. Who did it and why is kept.",
+        func=lazy_load_command(f"{_COMMANDS}.breakers.reset_breaker"),
+        args=(arg.BREAKER, arg.REASON, arg.ACTOR, *_LISTING),
+    ),
+    ActionCommand(
+        name="force-closed",
+        help="Hold a breaker closed by hand: let all calls go",
+        description="Hold a breaker closed by hand: all calls go, whatever becomes of them, until it is reset, or for a\n"
+        "time. Who did it and why is kept.",
+        func=lazy_load_command(f"{_COMMANDS}.breakers.force_breaker_closed"),
+        args=(arg.BREAKER, arg.REASON, arg.LASTS, arg.ACTOR, *_LISTING),
+    ),
+)
+_LIMITS = (
+    ActionCommand(
+        name="list",
+        help="List rate limits and bulkheads: what is in use, and when the next call may go",
+        func=lazy_load_command(f"{_COMMANDS}.limits.list_limits"),
+        args=(arg.PREFIX, *_LISTING),
+    ),
+)
+_BUDGETS = (
+    ActionCommand(
+        name="list",
+        help="List what is spent, and what may be",
+        func=lazy_load_command(f"{_COMMANDS}.budgets.list_budgets"),
+        args=(arg.PAST, *_LISTING),
+    ),
+    ActionCommand(
+        name="show",
+        help="Show a budget: what is spent, set aside and left, for everybody who has one",
+        func=lazy_load_command(f"{_COMMANDS}.budgets.show_budget"),
+        args=(arg.BUDGET, arg.PAST, *_LISTING),
+    ),
+)
+_POLICIES = (
+    ActionCommand(
+        name="list",
+        help="List the policies that are declared, and who has them",
+        func=lazy_load_command(f"{_COMMANDS}.policies.list_policies"),
+        args=_PROJECT,
+    ),
+    ActionCommand(
+        name="explain",
+        help="Say in words what a policy does to a call, in its order and with its numbers",
+        func=lazy_load_command(f"{_COMMANDS}.policies.explain_policy"),
+        args=(arg.POLICY, *_PROJECT),
+    ),
+)
 _DATABASE = (
     ActionCommand(
         name="check",
@@ -192,6 +266,58 @@ _DATABASE = (
         help="Create the store, or bring its schema to this version",
         func=lazy_load_command(f"{_COMMANDS}.database.upgrade_schema"),
         args=_STORE,
+    ),
+)
+_FAULTS = (
+    ActionCommand(
+        name="list",
+        help="List the rules of fault injection, and how often each was obeyed",
+        func=lazy_load_command(f"{_COMMANDS}.faults.list_faults"),
+        args=_LISTING,
+    ),
+    ActionCommand(
+        name="add",
+        help="Let all workers inject a fault from now on",
+        description="Let all workers inject a fault from now on, until it is cleared or has happened often enough. They\n"
+        "obey only with the option fault_injection; in production it is refused.",
+        func=lazy_load_command(f"{_COMMANDS}.faults.add_fault"),
+        args=(
+            arg.FAULT,
+            arg.FAULT_WHERE,
+            arg.FAULT_WHAT,
+            arg.FAULT_CATEGORY,
+            arg.FAULT_SECONDS,
+            arg.FAULT_PROBABILITY,
+            arg.FAULT_COUNT,
+            arg.FAULT_AFTER,
+            arg.FAULT_FROM,
+            arg.FAULT_FOR,
+            arg.FAULT_SEED,
+            arg.ACTOR,
+            *_LISTING,
+        ),
+    ),
+    ActionCommand(
+        name="clear",
+        help="End rules that were added",
+        description="End rules that were added. Those of the project file end there; of them, the counts are forgotten.",
+        func=lazy_load_command(f"{_COMMANDS}.faults.clear_faults"),
+        args=(arg.FAULTS, arg.FAULTS_ALL, *_LISTING),
+    ),
+    ActionCommand(
+        name="plan",
+        help="Run a drill: a DAG with each kind of fault, and whether the promises held",
+        description="Run a DAG once without faults and then once with each kind of fault, and say which promise held.\n"
+        "It runs on the Airflow whose scheduler is alive, else in processes of its own. Exits with 1 if a promise broke.",
+        func=lazy_load_command(f"{_COMMANDS}.faults.plan_faults"),
+        args=(
+            arg.DAG_ID,
+            arg.DRILL_RULES,
+            arg.DRILL_KINDS,
+            arg.DRILL_TIMEOUT,
+            arg.DRILL_IN_PROCESS,
+            *_LISTING,
+        ),
     ),
 )
 _CONFIG = (
@@ -241,6 +367,15 @@ def get_agentic_cli_commands() -> list[CLICommand]:
                 GroupCommand(
                     name="dead-letters", help="Messages that nobody could handle", subcommands=_DEAD_LETTERS
                 ),
+                GroupCommand(name="policies", help="How work is guarded", subcommands=_POLICIES),
+                GroupCommand(
+                    name="breakers", help="Circuit breakers that all workers share", subcommands=_BREAKERS
+                ),
+                GroupCommand(
+                    name="limits", help="Rates and slots that all workers share", subcommands=_LIMITS
+                ),
+                GroupCommand(name="budgets", help="What may be spent, and what is", subcommands=_BUDGETS),
+                GroupCommand(name="faults", help="Fault injection, and drills", subcommands=_FAULTS),
                 GroupCommand(
                     name="config", help="What is declared, and where it comes from", subcommands=_CONFIG
                 ),

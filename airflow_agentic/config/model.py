@@ -4,55 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    create_model,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
+from airflow_agentic.config.faults import FaultRule
 from airflow_agentic.config.names import is_topic_pattern
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION, Option
+from airflow_agentic.config.policies import Budget, FailureRule, Policy
+from airflow_agentic.config.sections import FrozenDict, Name, Names, Scalar, Section, Values
 from airflow_agentic.config.tree import Path
 
-T = TypeVar("T")
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
-"""Names of agents, policies and so on: no spaces, so that they can be typed, and no quotes, so that nobody must."""
-
-_TYPES: dict[str, Any] = {"string": str, "integer": int, "float": float}
-
-
-class FrozenDict(dict[str, T]):
-    """A dict that cannot be changed; ``copy()`` and ``dict()`` give one that can."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a project is frozen: change its files, or load it again with overrides")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
-
-
-def frozen(value: Any) -> Any:
-    """Return plain values that cannot be changed: maps as :class:`FrozenDict`, lists as tuples."""
-    if isinstance(value, Mapping):
-        return FrozenDict({key: frozen(item) for key, item in value.items()})
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
-
-
-def _scalar(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError("must be a text, a number, true or false")
+_TYPES: dict[str, Any] = {"string": str, "integer": int, "float": float, "boolean": bool}
 
 
 def _subscribed(value: object) -> object:
@@ -69,28 +32,11 @@ def _topic(pattern: str) -> str:
     return pattern
 
 
-Name = Annotated[str, Field(pattern=NAME)]
-Names = Annotated[Mapping[Name, T], AfterValidator(FrozenDict)]
-Values = Annotated[Mapping[str, Any], AfterValidator(frozen)]
-Scalar = Annotated[Any, BeforeValidator(_scalar)]
 Topic = Annotated[str, AfterValidator(_topic)]
 Overflow = Literal["block", "refuse", "dead-letter"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """To pydantic ``true`` is the number 1; in a project file it is a mistake."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError("must be a number")
-        return value
-
-
-class SubscriptionSection(_Section):
+class SubscriptionSection(Section):
     """What a mailbox wants to hear; a text alone is the topic."""
 
     topic: Topic = Field(
@@ -116,7 +62,7 @@ Subscribed = Annotated[
 ]
 
 
-class RoomSection(_Section):
+class RoomSection(Section):
     """How much a mailbox holds. What is left out is that of `settings`."""
 
     limit: int | None = Field(
@@ -148,7 +94,7 @@ class RouteSection(SubscriptionSection):
     to: Name = Field(description="An agent of `agents` or a mailbox of `mailboxes`.", examples=["triage"])
 
 
-class AgentSection(_Section):
+class AgentSection(Section):
     """An agent: what it is made of, and what it is given."""
 
     type: str | None = Field(
@@ -169,7 +115,7 @@ class AgentSection(_Section):
         description="A role of `roles`: messages for the audience `role:NAME` reach the agent. Its permissions are "
         "declared; nothing enforces them yet.",
     )
-    budget: Name | None = Field(None, description="A budget of `budgets`. Declared; nothing enforces it yet.")
+    budget: Name | None = Field(None, description="A budget of `budgets`, in place of that of its policy.")
     version: str | None = Field(
         None, min_length=1, description="Version of the agent. Declared; nothing uses it yet."
     )
@@ -203,30 +149,7 @@ class AgentSection(_Section):
     )
 
 
-class RetrySection(_Section):
-    """How a failed message comes back. What is left out is that of `settings`."""
-
-    max_attempts: int | None = Field(
-        None, ge=1, description="How often a message that is sent to the agent's own mailbox is handed out."
-    )
-    base_seconds: float | None = Field(None, ge=0, description="Upper bound of the first random delay.")
-    max_seconds: float | None = Field(None, ge=0, description="Upper bound of all such delays.")
-
-
-class PolicySection(_Section):
-    """How the work of an agent is guarded."""
-
-    description: str | None = Field(None, description="What it is for.")
-    retry: RetrySection = Field(
-        default_factory=lambda: RetrySection(),  # noqa: PLW0108  # mypy's pydantic plugin wants a call
-        description="How a failed message comes back.",
-    )
-    lease_seconds: float | None = Field(
-        None, ge=0.1, description="How long a message belongs to the agent at a time; renewed while it works."
-    )
-
-
-class ServiceSection(_Section):
+class ServiceSection(Section):
     """Something that agents need: how it is made, and how long it lives."""
 
     type: str | None = Field(
@@ -255,24 +178,14 @@ class ServiceSection(_Section):
     )
 
 
-class RoleSection(_Section):
+class RoleSection(Section):
     """What an agent may do."""
 
     description: str | None = Field(None, description="What it is for.")
     permissions: tuple[str, ...] = Field((), description="Permissions of the role.")
 
 
-class BudgetSection(_Section):
-    """What may be spent."""
-
-    description: str | None = Field(None, description="What it is for.")
-    period: Literal["run", "day", "month"] = Field("day", description="Time it is for.")
-    calls: int | None = Field(None, ge=0, description="Calls of models, tools and services.")
-    tokens: int | None = Field(None, ge=0, description="Tokens of models.")
-    cost_usd: float | None = Field(None, ge=0, description="Money, in US dollars.")
-
-
-class RulesSection(_Section):
+class RulesSection(Section):
     """What every DAG must keep to; a DAG that does not is refused with an import error."""
 
     declared_agents_only: bool = Field(
@@ -297,13 +210,13 @@ def _setting(option: Option) -> tuple[Any, Any]:
 
 SettingsSection: type[BaseModel] = create_model(
     "SettingsSection",
-    __base__=_Section,
+    __base__=Section,
     __doc__=f"The options of `[{SECTION}]`, except those that say where this file is.",
     **{option.key: _setting(option) for option in OPTIONS if option.key not in BOOTSTRAP},  # type: ignore[call-overload]
 )
 
 
-class ProjectSection(_Section):
+class ProjectSection(Section):
     """A project file: all that is declared about agents rather than coded."""
 
     settings: SettingsSection = Field(
@@ -317,9 +230,7 @@ class ProjectSection(_Section):
     agents: Names[AgentSection] = Field(
         default_factory=FrozenDict[AgentSection], description="Agents by name."
     )
-    policies: Names[PolicySection] = Field(
-        default_factory=FrozenDict[PolicySection], description="Policies by name."
-    )
+    policies: Names[Policy] = Field(default_factory=FrozenDict[Policy], description="Policies by name.")
     services: Names[ServiceSection] = Field(
         default_factory=FrozenDict[ServiceSection], description="Services by name."
     )
@@ -334,9 +245,15 @@ class ProjectSection(_Section):
         default_factory=FrozenDict[RoleSection],
         description="Roles by name. Permissions are declared; nothing enforces them yet.",
     )
-    budgets: Names[BudgetSection] = Field(
-        default_factory=FrozenDict[BudgetSection],
-        description="Budgets by name. Declared; nothing enforces them yet.",
+    failures: tuple[FailureRule, ...] = Field(
+        (),
+        description="What failures mean, before the provider judges by itself; the first rule that fits decides.",
+    )
+    budgets: Names[Budget] = Field(default_factory=FrozenDict[Budget], description="Budgets by name.")
+    faults: Names[FaultRule] = Field(
+        default_factory=FrozenDict[FaultRule],
+        description="Faults to inject, by name, for tests of what happens when things fail. Obeyed only with the option "
+        "`fault_injection`, and refused in production.",
     )
     flags: Names[Scalar] = Field(
         default_factory=FrozenDict[Any],
@@ -370,10 +287,14 @@ def known_keys(path: Path) -> tuple[str, ...]:
 
 
 def _bare(annotation: Any) -> Any:
-    """Take off ``Annotated`` and ``| None``."""
+    """Take off ``Annotated`` and ``| None``, and a name that may stand for a section."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     parts = [part for part in get_args(annotation) if part is not type(None)]
-    if isinstance(annotation, UnionType) and len(parts) == 1:
-        return _bare(parts[0])
+    if get_origin(annotation) in (Union, UnionType):
+        sections = [
+            part for part in map(_bare, parts) if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        if len(parts) == 1 or len(sections) == 1:
+            return _bare(sections[0] if sections else parts[0])
     return annotation

@@ -18,7 +18,7 @@ class Option:
 
     Attributes:
         key: Name in ``airflow.cfg``; the environment variable is ``AIRFLOW__AGENTIC__<KEY>``.
-        type: ``string``, ``integer`` or ``float``.
+        type: ``string``, ``integer``, ``float`` or ``boolean``.
         default: Value when nothing sets it.
         text: What it does, with its unit.
         example: A value that somebody might set.
@@ -28,8 +28,8 @@ class Option:
     """
 
     key: str
-    type: Literal["string", "integer", "float"]
-    default: str | int | float
+    type: Literal["string", "integer", "float", "boolean"]
+    default: str | int | float | bool
     text: str
     example: str | None = None
     minimum: float | None = None
@@ -44,6 +44,9 @@ class Option:
 
 OVERFLOW = ("block", "refuse", "dead-letter")
 """What can happen to a message for a mailbox that is full."""
+
+MODES = ("development", "production")
+"""What a deployment can be."""
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -190,10 +193,31 @@ OPTIONS: tuple[Option, ...] = (
         example="120",
         minimum=0.0,
     ),
+    Option(
+        "mode",
+        "string",
+        "development",
+        "What this deployment is. Fault injection is refused in production: with fault_injection on, or with rules "
+        "under faults: in the project file, the configuration is invalid and nothing runs.",
+        example="production",
+        choices=MODES,
+    ),
+    Option(
+        "fault_injection",
+        "boolean",
+        False,
+        "Whether the rules under faults: in the project file, and those of `airflow agentic faults add`, are obeyed: for "
+        "tests of what happens when things fail. While it is off nobody looks for rules. It must be the same for all "
+        "workers.",
+        example="True",
+    ),
 )
 
 BOOTSTRAP = frozenset({"project_file"})
 """Options that say where the project file is, and so cannot be set in it."""
+
+DEPLOYMENT = frozenset({"mode", "fault_injection"})
+"""Options that hold for a whole deployment, and so cannot be set in a connection."""
 
 
 def config_section(version_added: str) -> dict[str, Any]:

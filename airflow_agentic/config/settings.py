@@ -10,6 +10,8 @@ from datetime import timedelta
 from airflow_agentic.config.options import OPTIONS, SECTION, Option
 from airflow_agentic.errors import InvalidOption
 
+# What Airflow and pydantic read as booleans.
+_TRUE, _FALSE = ("true", "t", "1", "yes", "y", "on"), ("false", "f", "0", "no", "n", "off")
 _BACKOFF = ("retry_base_seconds", "retry_max_seconds")
 
 
@@ -34,6 +36,8 @@ class Settings:
     mailbox_limit: int = 0
     mailbox_overflow: str = "refuse"
     block_seconds: float = 30.0
+    mode: str = "development"
+    fault_injection: bool = False
 
     @property
     def lease(self) -> timedelta:
@@ -51,7 +55,7 @@ class Settings:
         Raises:
             InvalidOption: A value is of the wrong type, out of range or none of the choices. All faults are named at once.
         """
-        parsed: dict[str, str | int | float] = {}
+        parsed: dict[str, str | int | float | bool] = {}
         faults: list[str] = []
         for option in OPTIONS:
             raw = values.get(option.key)
@@ -69,6 +73,8 @@ class Settings:
                 faults.append(
                     f"{where} {_BACKOFF[0]} = {base:g}: must not be more than {_BACKOFF[1]}, which is {most:g}"
                 )
+        if not faults and parsed["fault_injection"] and parsed["mode"] == "production":
+            faults.append(f"{where} fault_injection = True: must not be set while mode is production")
         if faults:
             variables = f"airflow.cfg, or as AIRFLOW__{SECTION.upper()}__<KEY> in the environment"
             way_out = f"Set it in {variables}" if where == f"[{SECTION}]" else "Correct it there"
@@ -76,12 +82,16 @@ class Settings:
         return cls(**parsed)  # type: ignore[arg-type]  # the table and the fields are compared by a test
 
 
-def _convert(option: Option, raw: object) -> str | int | float:
+def _convert(option: Option, raw: object) -> str | int | float | bool:
     if option.type == "string":
         text = str(raw)
         if option.choices and text not in option.choices:
             raise ValueError(f"must be one of {', '.join(option.choices)}")
         return text
+    if option.type == "boolean":
+        if not is_true(raw) and str(raw).strip().lower() not in _FALSE:
+            raise ValueError("must be True or False")
+        return is_true(raw)
     try:
         number = float(str(raw))
     except ValueError:
@@ -95,3 +105,8 @@ def _convert(option: Option, raw: object) -> str | int | float:
             raise ValueError("must be a whole number")
         return int(number)
     return number
+
+
+def is_true(raw: object) -> bool:
+    """Whether a raw value of an option that is on or off means on."""
+    return str(raw).strip().lower() in _TRUE

@@ -5,38 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_agentic.config.masking import is_secret, mask_text, shown
-from airflow_agentic.config.model import NAME, ProjectSection, known_keys
+from airflow_agentic.config.model import ProjectSection, known_keys
 from airflow_agentic.config.names import did_you_mean, normalised
 from airflow_agentic.config.options import BOOTSTRAP, OPTIONS
 from airflow_agentic.config.references import misplaced
+from airflow_agentic.config.sections import NAME
+from airflow_agentic.config.settings import is_true
 from airflow_agentic.config.tree import Node, Path, dotted
+from airflow_agentic.config.words import WORDS, words
 from airflow_agentic.errors import ConfigFault
 
-# pydantic's words, in those of a person who writes YAML.
-_WORDS = {
-    "string_type": "must be a text",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "tuple_type": "must be a list",
-    "mapping_type": "must be a map",
-    "dict_type": "must be a map",
-    "model_type": "must be a map",
-    "model_attributes_type": "must be a map",
-    "string_too_short": "must not be empty",
-    "finite_number": "must be a finite number",
-}
+_SHARES = frozenset({"failure_rate", "slow_call_rate", "budget", "alert_at"})
+# What pydantic puts into the place of a fault and is no key of a file.
+_NO_KEYS = frozenset({"[key]", "[section]", "[name]"})
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _UNTIE = "take one of them out of uses:"
 _CONFIGURED = ("agents", "services")
@@ -51,6 +39,7 @@ _LINKS: _Leads = {
     },
     "mailboxes": {"role": ("role", ("roles",))},
     "routes": {"to": _RECIPIENT},
+    "policies": {"budget": ("budget", ("budgets",))},
 }
 # The same for fields that are maps to such names.
 _MAPS: _Leads = {
@@ -96,17 +85,8 @@ def in_order(faults: Iterable[ConfigFault]) -> list[ConfigFault]:
     return sorted(dict.fromkeys(faults), key=lambda f: (f.file is None, f.file or "", f.line or 0, f.key))
 
 
-def words(detail: ErrorDetails) -> str:
-    """Return what pydantic found wrong, in words for a person who writes YAML; without the value."""
-    if detail["type"] == "greater_than_equal":
-        return f"must be at least {detail['ctx']['ge']:g}"
-    return _WORDS.get(detail["type"]) or re.sub(
-        "^Input should ", "must ", detail["msg"].removeprefix("Value error, ")
-    )
-
-
 def _told(root: Node, detail: ErrorDetails) -> ConfigFault:
-    path: Path = tuple(part for part in detail["loc"] if part != "[key]")
+    path: Path = tuple(part for part in detail["loc"] if part not in _NO_KEYS)
     node, rest = root.nearest(path)
     path = path[: len(path) - len(rest)]
     kind = detail["type"]
@@ -142,9 +122,11 @@ def _written(value: Any) -> str:
 def _type_hint(node: Node, path: Path, kind: str) -> str | None:
     if kind == "string_type":
         return "put it in quotes"
+    if kind == "less_than_equal" and _SHARES & set(path[-2:]) and isinstance(node.value, int | float):
+        return f"a share of 1, as in {min(node.value, 100) / 100:g} for {min(node.value, 100):g} %"
     if isinstance(node.value, str) and kind == "tuple_type":
         return f"write {json.dumps([shown(node.value, path)], ensure_ascii=False)}"
-    if isinstance(node.value, str) and _WORDS.get(kind) == "must be a map":
+    if isinstance(node.value, str) and WORDS.get(kind) == "must be a map":
         return "write 'key: value' lines below it"
     return None
 
@@ -168,8 +150,10 @@ def _relations(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
     yield from _names(root)
     yield from _links(root, whole)
     yield from _cycles(root)
+    yield from _fallback_cycles(root)
     yield from _misplaced(root)
     yield from _backoffs(root)
+    yield from _injections(root)
     for index, module in (root.child("imports") or root).children():
         if isinstance(index, int) and isinstance(module.value, str) and not _MODULE.fullmatch(module.value):
             message = f"must be the name of a module, such as billing.agents, not {mask_text(module.value)!r}"
@@ -226,6 +210,16 @@ def _said_names(root: Node) -> Iterator[tuple[Path, Node, str, tuple[str, ...]]]
             for field, leads in fields.items():
                 for key, named in _children(entry, field):
                     yield (*path, field, key), named, *leads
+    for path, named in _fallbacks(root):
+        yield path, named, "agent", ("agents",)
+
+
+def _fallbacks(root: Node) -> Iterator[tuple[Path, Node]]:
+    """Yield where a policy names an agent to fall back to."""
+    for path, policy in _entries(root, "policies"):
+        agents = policy.find(("fallback", "agents"))
+        for index, named in agents.children() if agents is not None and not agents.is_map else ():
+            yield (*path, "fallback", "agents", index), named
 
 
 def _cycles(root: Node) -> Iterator[tuple[Any, ...]]:
@@ -236,16 +230,43 @@ def _cycles(root: Node) -> Iterator[tuple[Any, ...]]:
             for parameter, target in _children(entry, "uses"):
                 if isinstance(target.value, str):
                     edges[str(path[-1])].setdefault(target.value, (*path, "uses", parameter))
+    for path, circle in _each_circle(edges):
+        message = f"these need each other, and none can be made first: {_way(circle)}"
+        if len(circle) == 1:
+            message = f"{circle[0]!r} needs itself, and cannot be made first"
+        yield path, message, _UNTIE
+
+
+def _fallback_cycles(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Yield each circle of agents that fall back to each other, once."""
+    targets: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path, named in _fallbacks(root):
+        if isinstance(named.value, str):
+            targets[str(path[1])].setdefault(named.value, path)
+    edges: dict[str, dict[str, Path]] = {}
+    for path, entry in _entries(root, "agents"):
+        policy = entry.child("policy")
+        if policy is not None and isinstance(policy.value, str) and policy.value in targets:
+            edges[str(path[-1])] = targets[policy.value]
+    for path, circle in _each_circle(edges):
+        message = f"these fall back to each other, and nobody would do the work: {_way(circle)}"
+        if len(circle) == 1:
+            message = f"agent {circle[0]!r} has this policy, and would fall back to itself"
+        yield path, message, "name other agents, or give one of them a policy without fallback:"
+
+
+def _way(circle: Sequence[str]) -> str:
+    return " -> ".join([*circle, circle[0]])
+
+
+def _each_circle(edges: Mapping[str, Mapping[str, Path]]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each circle once, and where its first step is said."""
     told: set[frozenset[str]] = set()
     for start in list(edges):
         for circle in _circles(edges, [start]):
             if frozenset(circle) not in told:
                 told.add(frozenset(circle))
-                way = " -> ".join([*circle, circle[0]])
-                message = f"these need each other, and none can be made first: {way}"
-                if len(circle) == 1:
-                    message = f"{circle[0]!r} needs itself, and cannot be made first"
-                yield edges[circle[0]][circle[1 % len(circle)]], message, _UNTIE
+                yield edges[circle[0]][circle[1 % len(circle)]], circle
 
 
 def _circles(edges: Mapping[str, Mapping[str, Path]], way: list[str]) -> Iterator[list[str]]:
@@ -292,6 +313,20 @@ def _backoffs(root: Node) -> Iterator[tuple[Any, ...]]:
                 (key, node, _number(node)) if node else (f"{default[0]} of settings", None, default[2])
             )
         yield from _backoff((*path, "retry"), *mine)
+
+
+def _injections(root: Node) -> Iterator[tuple[Any, ...]]:
+    """Yield what would break things on purpose in production."""
+    mode = root.find(("settings", "mode"))
+    if mode is None or mode.value != "production":
+        return
+    said = root.find(("settings", "fault_injection"))
+    if said is not None and is_true(said.value):
+        message = f"must not be on in production ({mode.origin.source})"
+        yield ("settings", "fault_injection"), message, "leave it out there, or set mode to development"
+    for path, _ in _entries(root, "faults"):
+        message = f"a fault must not be declared in production ({mode.origin.source})"
+        yield path, message, "keep faults in a file that only tests lay over the project"
 
 
 def _backoff(path: Path, base: _Bound, most: _Bound) -> Iterator[tuple[Any, ...]]:

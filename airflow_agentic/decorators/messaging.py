@@ -13,12 +13,14 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_agentic import runtime
-from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.context import AgentContext, Facilities
 from airflow_agentic.agents.handling import FunctionHandler, check_function
 from airflow_agentic.agents.worker import MailboxReport, MailboxWorker
 from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.hooks.models import open_model
 from airflow_agentic.operators.parsing import duration
 from airflow_agentic.operators.store import StoreOperator
+from airflow_agentic.operators.waiting import NOT_WAITED, Waited, wait_for
 from airflow_agentic.triggers.failures import raise_failure
 from airflow_agentic.triggers.messaging import MailboxTrigger
 
@@ -90,14 +92,17 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
     def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
         """Go on after waiting for messages, with what was done ``before`` (``dag.test()`` does not keep it)."""
         raise_failure(event)
-        return self._work(context, MailboxReport(**(before or {"mailbox": self.mailbox})))
+        report = MailboxReport(**(before or {"mailbox": self.mailbox}))
+        return self._work(context, report, Waited.of(event))
 
     def on_kill(self) -> None:
         """Take no further message. Those at hand come again when their leases end."""
         if self._worker is not None:
             self._worker.stop()
 
-    def _work(self, context: Context, before: MailboxReport | None) -> dict[str, Any]:
+    def _work(
+        self, context: Context, before: MailboxReport | None, waited: Waited = NOT_WAITED
+    ) -> dict[str, Any]:
         run = runtime.identity(context)
         self.show_trace(context, run.correlation_id)
         report = before or MailboxReport(self.mailbox)
@@ -111,6 +116,10 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
         self.log.info("mailbox %s: %s", self.mailbox, report)
         if worker.stopping:
             raise AirflowException("the task was told to stop; its messages come again")
+        if worker.refusal is not None and worker.refusal.final:
+            raise worker.refusal
+        if worker.refusal is not None:
+            wait_for(self, worker.refusal, waited, {"before": asdict(report)}, self.agentic_conn_id)
         if report.open and (self.max_messages is None or report.settled < self.max_messages):
             trigger = MailboxTrigger(self.mailbox, "work", self.agentic_conn_id)
             self.defer(trigger=trigger, method_name="resume", kwargs={"before": asdict(report)})
@@ -119,14 +128,17 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
     def _worker_on(self, store: Store, run: RunIdentity) -> MailboxWorker:
         source = f"{run.dag_id}.{run.task_id}"
         given = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
+        facilities = Facilities(runtime.guards_of(store, run, source), open_model)
         handler = FunctionHandler(
             self._function,
-            lambda messages: AgentContext(source, run=run, messages=messages),
+            lambda messages: AgentContext(source, run=run, messages=messages, facilities=facilities),
             batch=self.batch > 1,
             arguments=given.arguments,
         )
-        inbox = source if self.inbox else None
-        return MailboxWorker(store.bus, handler, duration(self.lease), batch=self.batch, inbox=inbox)
+        inbox, classifier = source if self.inbox else None, store.guarding.classifier
+        return MailboxWorker(
+            store.bus, handler, duration(self.lease), batch=self.batch, inbox=inbox, classifier=classifier
+        )
 
 
 def on_message_task(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_agentic.agents.transport import HttpRequest, HttpResponse
 from airflow_agentic.errors import ServiceError
+from airflow_agentic.resilience.deadlines import remaining
 
 
 class HookTransport:
@@ -33,13 +34,19 @@ class HookTransport:
                 headers=dict(request.headers),
                 json=request.json,
                 # Statuses are the agent's to judge.
-                extra_options={"check_response": False, "timeout": request.timeout_seconds},
+                extra_options={"check_response": False, "timeout": _seconds(request)},
             )
         except RequestException as error:
             raise ServiceError(
                 f"connection {self._conn_id!r} gave no answer: {type(error).__name__}"
             ) from error
         return HttpResponse(response.status_code, dict(response.headers), response.content)
+
+
+def _seconds(request: HttpRequest) -> float:
+    """Return how long an exchange may take: not longer than who waits for it."""
+    left = remaining()
+    return request.timeout_seconds if left is None else max(0.001, min(request.timeout_seconds, left))
 
 
 class AsyncHookTransport:
@@ -62,7 +69,7 @@ class AsyncHookTransport:
         from airflow.providers.http.hooks.http import HttpAsyncHook
 
         hook = HttpAsyncHook(method=request.method.upper(), http_conn_id=self._conn_id, retry_limit=1)
-        timeout = aiohttp.ClientTimeout(total=request.timeout_seconds)
+        timeout = aiohttp.ClientTimeout(total=_seconds(request))
         try:
             # A session of ours: the hook closes its own before the body can be read.
             async with aiohttp.ClientSession(timeout=timeout) as session:

@@ -46,7 +46,8 @@ def mailbox_rules(project: Project) -> dict[str, MailboxRules]:
     """
     found = {}
     for name, agent in project.agents.items():
-        attempts = project.policies[agent.policy].retry.max_attempts if agent.policy else None
+        retry = project.policies[agent.policy].retry if agent.policy else None
+        attempts = retry.max_attempts if retry else None
         found[name] = MailboxRules(attempts, agent.mailbox.limit, agent.mailbox.overflow)
     for name, mailbox in project.mailboxes.items():
         found[name] = MailboxRules(mailbox.max_attempts, mailbox.limit, mailbox.overflow)

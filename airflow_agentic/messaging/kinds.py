@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_agentic.errors import AgenticError, ConfigurationError, InvalidMessage
+from airflow_agentic.errors import AgenticError, Category, InvalidMessage
 from airflow_agentic.messaging.message import Kind, Message
 
 _DEEPEST_CAUSE = 20
@@ -33,7 +33,7 @@ class ErrorData(BaseModel):
     """What an error message carries.
 
     Attributes:
-        category: ``transient`` (a retry may help), ``permanent`` or ``configuration``.
+        category: Why: a value of :class:`airflow_agentic.errors.Category`.
         type: Name of the error's class.
         message: What it said.
         causes: What led to it, nearest first.
@@ -70,12 +70,8 @@ def error_data(error: BaseException, discreet: Callable[[str], str] = str) -> di
 
 
 def category_of(error: BaseException) -> str:
-    """Return ``transient``, ``permanent`` or ``configuration``. What is no error of ours is transient."""
-    if isinstance(error, ConfigurationError):
-        return "configuration"
-    if isinstance(error, AgenticError) and not error.retry_helps:
-        return "permanent"
-    return "transient"
+    """Return the category of an error of ours; any other is transient."""
+    return Category(error.category).value if isinstance(error, AgenticError) else Category.TRANSIENT.value
 
 
 def answer(request: Message, source: str, data: Any, **values: Any) -> Message:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_agentic import runtime
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
+from airflow_agentic.errors import LimitExceeded, NotAdmitted
 from airflow_agentic.hooks.agents import HookTransport
+from airflow_agentic.hooks.models import open_model
 from airflow_agentic.operators.parsing import (
     check_agent_arguments,
     duration,
@@ -20,7 +22,10 @@ from airflow_agentic.operators.parsing import (
     registered_name,
 )
 from airflow_agentic.operators.store import StoreOperator
-from airflow_agentic.triggers.agents import HttpAgentTrigger
+from airflow_agentic.operators.waiting import NOT_WAITED, Waited, answer_of, ask_person, wait_for
+from airflow_agentic.resilience.deadlines import Deadline, deadline
+from airflow_agentic.resilience.fallback import Degradation, PersonNeeded, marked, outcome
+from airflow_agentic.triggers.agents import HttpAgentTrigger, degradation_of, refusal_of
 from airflow_agentic.triggers.failures import raise_failure
 from airflow_agentic.triggers.messaging import MailboxTrigger
 
@@ -29,6 +34,14 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_agentic.agents.base import BaseAgent
+    from airflow_agentic.agents.declared import AgentPlan
+    from airflow_agentic.config.policies import Policy
+
+OUTCOME_XCOM_KEY = "agentic_outcome"
+"""Key of the XCom that says whether a result is degraded."""
+
+# Turns of rates are set aside for tasks that wait, but not for ever.
+_FARTHEST_TURN_SECONDS = 7 * 86_400.0
 
 
 class RunAgentOperator(StoreOperator):
@@ -42,6 +55,11 @@ class RunAgentOperator(StoreOperator):
 
     The result answers whoever asked. A request that can never be handled, or whose attempts are spent, is answered
     with an error.
+
+    A guard of the policy that refuses the work makes the task wait without a slot, with no retry of Airflow's spent; of
+    a mailbox the messages are given back uncounted. A result that came from a fallback is degraded: a map says so
+    (``degraded``, ``degraded_reason``), and the XCom ``agentic_outcome`` always does: ``{"degraded", "reason", "source",
+    "age_seconds"}``.
 
     Args:
         agent: A name that the project file declares or that is registered with ``@agent``; what ``@agent`` made,
@@ -58,6 +76,7 @@ class RunAgentOperator(StoreOperator):
             what is declared overridable on top (``{"agentic": {"agents": {"name": {"config": {…}}}}}``).
         lease: How long a message belongs to this task at a time, renewed while the agent works; in seconds
             (a template gives a string) or as a timedelta. Default: its policy's, else ``[agentic] lease_seconds``.
+        policy: How the work is guarded: one of ``policies`` of the project file, or a ``Policy``. Default: the agent's.
         deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
         kwargs: ``agentic_conn_id``, and as for any operator.
 
@@ -83,6 +102,7 @@ class RunAgentOperator(StoreOperator):
         inbox: bool = False,
         config: Mapping[str, Any] | None = None,
         lease: timedelta | float | str | None = None,
+        policy: str | Policy | None = None,
         deferrable: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -96,9 +116,11 @@ class RunAgentOperator(StoreOperator):
         self.inbox = inbox
         self.config = config
         self.lease = lease
+        self.policy = policy
         self.deferrable = deferrable
         self._runner: AgentRunner | None = None
         self._working: BaseAgent[Any, Any] | None = None
+        self._deadline: Deadline | None = None
         check_agent_arguments(self)
 
     @classmethod
@@ -123,18 +145,62 @@ class RunAgentOperator(StoreOperator):
             self._defer_to_triggerer(context)
         return self._work(context, None)
 
-    def resume(self, context: Context, event: dict[str, Any], before: dict[str, Any] | None = None) -> Any:
-        """Go on after waiting for messages, with what was done ``before`` (``dag.test()`` does not keep it)."""
-        raise_failure(event)
-        return self._work(context, MailboxReport(**(before or {"mailbox": self.mailbox or ""})))
+    def resume(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        before: dict[str, Any] | None = None,
+    ) -> Any:
+        """Go on after waiting.
 
-    def finish(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002  # Airflow's signature
-        """End with the answer that the triggerer got."""
+        Args:
+            context: Airflow's.
+            event: What the trigger saw.
+            before: What was done with a mailbox before (``dag.test()`` does not keep it).
+        """
         raise_failure(event)
+        waited = Waited.of(event)
+        if self.deferrable:
+            self._defer_to_triggerer(context, waited)
+        report = MailboxReport(**(before or {"mailbox": self.mailbox})) if self.mailbox else None
+        return self._work(context, report, waited)
+
+    def finish(self, context: Context, event: dict[str, Any]) -> Any:
+        """End with the answer that the triggerer got, or wait as its guard says."""
+        raise_failure(event)
+        if "refused" in event:
+            wait_for(self, refusal_of(event["refused"]), Waited.of(event), {}, self.agentic_conn_id)
+        self._show_outcome(context, degradation_of(event))
         return event["result"]
 
+    def answered(self, context: Context, event: dict[str, Any], reason: str) -> Any:
+        """End with what a person answered; with the default of the policy, or as a failure, if nobody did.
+
+        Raises:
+            AirflowFailException: The person gave up, or the answer does not fit, and there is no default.
+        """
+        given, answer = answer_of(event)
+        plan = self._plan(context)
+        fallback = plan.policy.fallback if plan.policy else None
+        degradation = Degradation(reason, "person")
+        if not given:
+            if fallback is None or not fallback.has_default:
+                raise AirflowFailException(f"{reason}; and no person gave a result")
+            answer, degradation = fallback.default, Degradation(reason, "default")
+        else:
+            contract = plan.definition.contract()
+            with runtime.airflow_failures():
+                answer = contract.to_json(contract.result(answer))
+        self._show_outcome(context, degradation)
+        return marked(answer, degradation)
+
     def on_kill(self) -> None:
-        """Shut the agent down; take no further message. The one at hand comes again when its lease ends."""
+        """Shut the agent down and tell its work to stop; take no further message.
+
+        The one at hand comes again when its lease ends.
+        """
+        if self._deadline is not None:
+            self._deadline.cancel("the task was killed")
         if self._runner is not None:
             self._runner.stop()
         if self._working is not None:
@@ -144,28 +210,83 @@ class RunAgentOperator(StoreOperator):
         """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
         return None if self._is_named else registry.resolve(self.agent)
 
-    def _work(self, context: Context, before: MailboxReport | None) -> Any:
+    def _plan(self, context: Context) -> AgentPlan:
+        plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
+        return plan if self.policy is None else replace(plan, policy=runtime.policy(self.policy))
+
+    def _work(self, context: Context, before: MailboxReport | None, waited: Waited = NOT_WAITED) -> Any:
+        """Work, and wait outside of the store's and the agent's life if a guard or the agent says so."""
         run = runtime.identity(context)
         self.show_trace(context, run.correlation_id)
-        with runtime.airflow_failures(), runtime.workplace(self.agentic_conn_id, run, HookTransport) as place:
-            plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
+        with (
+            runtime.airflow_failures(),
+            runtime.workplace(self.agentic_conn_id, run, HookTransport, models=open_model) as place,
+            deadline() as self._deadline,
+        ):
+            plan = self._plan(context)
             agent = self._working = place.agent(plan)
-            self._runner = runner = place.runner(agent, plan, duration(self.lease), inbox=self.inbox)
+            mailbox = self.mailbox is not None
+            self._runner = runner = place.runner(
+                agent, plan, duration(self.lease), inbox=self.inbox, mailbox=mailbox
+            )
+            if waited.has_turn:
+                runner.use_turn()
+            report, result, held = MailboxReport(self.mailbox or ""), None, None
             try:
                 if self.mailbox is None:
-                    return runner.run_task(self.task)
-                gathered = runner.gather(self.mailbox) if self.gather else None
-                report, result = gathered or (runner.drain(self.mailbox), None)
+                    result = runner.run_task(self.task)
+                elif self.gather:
+                    report, result = runner.gather(self.mailbox)
+                else:
+                    report = runner.drain(self.mailbox)
+            except (NotAdmitted, PersonNeeded) as error:
+                held = error
             finally:
                 agent.shutdown("the task ended")
                 self.show_messages(context, runner.references, resumed=before is not None)
-        report = (before or MailboxReport(self.mailbox)) + report
+            report = (before or MailboxReport(self.mailbox or "")) + report
+            held = held or runner.refusal
+            if isinstance(held, NotAdmitted):
+                self._refused(held, plan.policy, runner, report, waited)
+        if isinstance(held, PersonNeeded):
+            assert plan.policy is not None
+            assert plan.policy.fallback is not None
+            lasts = timedelta(seconds=plan.policy.fallback.person_seconds)
+            ask_person(context, held, self.task, "answered", lasts)
+        if plan.policy is not None or runner.degradation is not None:
+            self._show_outcome(context, runner.degradation)
+        return result if self.mailbox is None else self._worked_off(report, result)
+
+    def _worked_off(self, report: MailboxReport, result: Any) -> Any:
+        assert self._runner is not None
         self.log.info("mailbox %s: %s", self.mailbox, report)
-        if runner.stopping:
+        if self._runner.stopping:
             raise AirflowException("the task was told to stop; its messages come again")
         if report.open and (result is None or not self.gather):
             self._defer_for_messages(report)
         return result if self.gather else asdict(report)
+
+    def _refused(
+        self,
+        refusal: NotAdmitted,
+        policy: Policy | None,
+        runner: AgentRunner,
+        report: MailboxReport,
+        waited: Waited,
+    ) -> None:
+        """Wait, if that is what the policy says to do when a guard refuses."""
+        if refusal.final or (policy is not None and policy.when_refused != "wait"):
+            raise refusal
+        kwargs = {"before": asdict(report)} if self.mailbox is not None else {}
+        turn = runner.reserve(refusal, _FARTHEST_TURN_SECONDS)
+        if turn is not None:
+            refusal = LimitExceeded(str(refusal), refusal.key, turn)
+        wait_for(self, refusal, Waited(waited.rounds, turn is not None), kwargs, self.agentic_conn_id)
+
+    def _show_outcome(self, context: Context, degradation: Degradation | None) -> None:
+        if degradation is not None:
+            self.log.warning("the result is degraded, from %s: %s", degradation.source, degradation.reason)
+        context["ti"].xcom_push(OUTCOME_XCOM_KEY, outcome(degradation))
 
     def _defer_for_messages(self, report: MailboxReport) -> None:
         assert self.mailbox is not None
@@ -175,9 +296,9 @@ class RunAgentOperator(StoreOperator):
             kwargs={"before": asdict(report)},
         )
 
-    def _defer_to_triggerer(self, context: Context) -> None:
+    def _defer_to_triggerer(self, context: Context, waited: Waited = NOT_WAITED) -> None:
         with runtime.airflow_failures():
-            plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
+            plan = self._plan(context)
         target = plan.definition.target
         self.defer(
             trigger=HttpAgentTrigger(
@@ -187,6 +308,8 @@ class RunAgentOperator(StoreOperator):
                 asdict(runtime.identity(context)),
                 dict(plan.overlay),
                 self.agentic_conn_id,
+                None if plan.policy is None else plan.policy.model_dump(mode="json", exclude_unset=True),
+                asdict(waited),
             ),
             method_name="finish",
         )

@@ -23,6 +23,7 @@ class AgentArguments(Protocol):
     gather: bool
     inbox: bool
     config: Any
+    policy: Any
     deferrable: bool
 
     def chosen(self) -> AgentDefinition | None:
@@ -97,6 +98,8 @@ def check_agent_arguments(operator: AgentArguments) -> None:
         raise ConfigurationError(
             f"task {operator.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
         )
+    if operator.policy is not None:
+        runtime.policy(operator.policy)
     if not is_literal(operator.agent):
         return
     literal = is_literal(operator.config)

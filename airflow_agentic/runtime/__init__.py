@@ -14,6 +14,8 @@ from airflow_agentic.runtime.configuration import (
     web_url,
 )
 from airflow_agentic.runtime.connections import CONN_TYPE
+from airflow_agentic.runtime.failures import airflow_failures, failures
+from airflow_agentic.runtime.guarding import guards_of, policy
 from airflow_agentic.runtime.starts import Start, started_by
 from airflow_agentic.runtime.stores import (
     DEFAULT_CONN_ID,
@@ -23,7 +25,7 @@ from airflow_agentic.runtime.stores import (
     target_at,
     target_of,
 )
-from airflow_agentic.runtime.work import Workplace, airflow_failures, identity, plan, run_time_plan, workplace
+from airflow_agentic.runtime.work import Workplace, identity, plan, run_time_plan, workplace
 
 __all__ = [
     "CONN_TYPE",
@@ -33,10 +35,13 @@ __all__ = [
     "Workplace",
     "airflow_failures",
     "command_line",
+    "failures",
+    "guards_of",
     "identity",
     "make_dags_importable",
     "open_store",
     "plan",
+    "policy",
     "project",
     "project_files",
     "run_time_plan",

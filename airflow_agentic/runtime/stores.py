@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION
+from airflow_agentic.config.options import BOOTSTRAP, DEPLOYMENT, OPTIONS, SECTION
 from airflow_agentic.config.settings import Settings
 from airflow_agentic.errors import ConfigurationError, InvalidOption
 from airflow_agentic.messaging.options import BusOptions, MailboxRules
@@ -20,6 +20,8 @@ from airflow_agentic.runtime.ports import AirflowMetrics
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_agentic.config.faults import FaultRule
+    from airflow_agentic.config.policies import Budget, FailureRule
     from airflow_agentic.config.project import Project
     from airflow_agentic.stores import Store
 
@@ -37,6 +39,9 @@ class StoreTarget:
         conn_id: The connection it came from, if any.
         mailboxes: Mailboxes of which the project says something.
         subscriptions: Those that the project declares.
+        failures: What the project says that failures mean.
+        budgets: Those that the project declares.
+        faults: Rules of fault injection that the project declares; obeyed if ``fault_injection`` is set.
     """
 
     url: str = field(repr=False)
@@ -45,6 +50,9 @@ class StoreTarget:
     conn_id: str | None = None
     mailboxes: Mapping[str, MailboxRules] = field(default_factory=dict)
     subscriptions: tuple[Subscription, ...] = ()
+    failures: tuple[FailureRule, ...] = ()
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    faults: Mapping[str, FaultRule] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -84,25 +92,34 @@ class StoreTarget:
 
         return ObjectStorageBlobs(self.settings.claim_check_path)
 
-    def open(self, owner: str | None = None) -> Store:
+    def open(self, owner: str | None = None, *, calm: bool = False) -> Store:
         """Open the store; the caller closes it.
 
         Args:
             owner: Name of this process in leases and histories; default ``host:pid``.
+            calm: Inject no faults, whatever is configured: for people who look at things.
 
         Raises:
             ProjectInvalid: The filter of a declared subscription does not compile.
             StoreError: It cannot be opened, or its schema is of another version.
         """
         # SQLAlchemy and CEL are not needed until a store is opened (promise P13).
+        from airflow_agentic.resilience import Classifier, GuardOptions
         from airflow_agentic.stores import open_store
 
         if any(each.filter for each in self.subscriptions):
             from airflow_agentic.messaging.declared import require_usable
 
             require_usable(self.subscriptions)
+        metrics = AirflowMetrics()
         return open_store(
-            self.url, options=self.options, owner=owner, metrics=AirflowMetrics(), blobs=self.blobs
+            self.url,
+            options=self.options,
+            owner=owner,
+            metrics=metrics,
+            blobs=self.blobs,
+            guard_options=GuardOptions(Classifier(self.failures), self.budgets, metrics),
+            faults=self.faults if self.settings.fault_injection and not calm else None,
         )
 
 
@@ -153,7 +170,7 @@ def target_of(connection: Connection) -> StoreTarget:
         declared = project()
         return _target(declared, settings_of(declared), url, origin, connection.conn_id)
     extra = connection.extra_dejson
-    keys = {option.key for option in OPTIONS} - BOOTSTRAP
+    keys = {option.key for option in OPTIONS} - BOOTSTRAP - DEPLOYMENT
     if unknown := sorted(set(extra) - keys - {"url"}):
         raise InvalidOption(
             f"connection {connection.conn_id!r} has unknown fields: {', '.join(unknown)}. "
@@ -184,7 +201,15 @@ def _target(
     from airflow_agentic.messaging.declared import declared_subscriptions, mailbox_rules
 
     return StoreTarget(
-        url, values, origin, conn_id, mailbox_rules(declared), declared_subscriptions(declared)
+        url,
+        values,
+        origin,
+        conn_id,
+        mailbox_rules(declared),
+        declared_subscriptions(declared),
+        declared.failures,
+        declared.budgets,
+        declared.faults,
     )
 
 

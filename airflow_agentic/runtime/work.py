@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.context import AgentContext, RunIdentity
+from airflow_agentic.agents.context import AgentContext, Facilities, RunIdentity
+from airflow_agentic.agents.guarded import GuardedAgent, Protection
 from airflow_agentic.agents.runner import AgentRunner
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
-from airflow_agentic.errors import AgenticError
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.runtime.configuration import project
+from airflow_agentic.runtime.guarding import guards_of, subject
 from airflow_agentic.runtime.ports import AirflowMetrics, AirflowReferences
 from airflow_agentic.runtime.stores import open_store
 
@@ -23,9 +26,10 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
     from airflow_agentic.agents.declared import AgentPlan
+    from airflow_agentic.agents.models import OpenModel
     from airflow_agentic.agents.registry import AgentDefinition
     from airflow_agentic.config.injection.container import Scope, Services
-    from airflow_agentic.config.model import PolicySection
+    from airflow_agentic.config.policies import Policy
     from airflow_agentic.config.project import Project
     from airflow_agentic.messaging.bus import MessageBus
     from airflow_agentic.stores import Store
@@ -79,6 +83,7 @@ class Workplace:
         run: The task it is for.
         http: Makes a transport for an HTTP connection.
         async_http: The same for asyncio.
+        models: Opens language models.
     """
 
     def __init__(
@@ -88,12 +93,15 @@ class Workplace:
         run: RunIdentity,
         http: Callable[[str], HttpTransport] | None = None,
         async_http: Callable[[str], AsyncHttpTransport] | None = None,
+        models: OpenModel | None = None,
     ) -> None:
         self.store = store
         self._project = declared
         self._run = run
         self._http = http
         self._async_http = async_http
+        self._models = models
+        self._closing = contextlib.ExitStack()
         self._scope: Scope | None = None
         self._own: Services | None = None
         self._taken: Services | None = None
@@ -126,6 +134,7 @@ class Workplace:
             http=self._http,
             async_http=self._async_http,
             sends_to=agent_plan.sends_to,
+            facilities=Facilities(guards_of(self.store, self._run, agent_plan.name), self._models),
         )
 
     def runner(
@@ -135,6 +144,7 @@ class Workplace:
         lease: timedelta | None = None,
         *,
         inbox: bool = False,
+        mailbox: bool = False,
     ) -> AgentRunner:
         """Make the runner of an agent, guarded as its policy says.
 
@@ -143,14 +153,52 @@ class Workplace:
             agent_plan: What it was made of.
             lease: How long a message belongs to it at a time; default: its policy's, else the bus's.
             inbox: Handle no message again that an agent of this name handled.
+            mailbox: Whether it handles messages: what failed comes back to the mailbox, and is not tried in its place.
         """
-        bus = _guarded(self.store.bus, agent_plan.policy)
+        policy = agent_plan.policy
+        if policy is not None and mailbox:
+            policy = policy.model_copy(update={"retry": None})
         return AgentRunner(
-            agent, bus, lambda messages: self.context(agent_plan, messages), lease, inbox=inbox
+            agent,
+            _guarded(self.store.bus, agent_plan.policy),
+            lambda messages: self.context(agent_plan, messages),
+            lease,
+            inbox=inbox,
+            protection=None
+            if policy is None
+            else self.protection(agent_plan, policy, has_people=not mailbox),
+            classifier=self.store.guarding.classifier,
+            faults=self.store.faults,
+        )
+
+    def protection(self, agent_plan: AgentPlan, policy: Policy, *, has_people: bool = False) -> Protection:
+        """Return what guards an agent's work.
+
+        Args:
+            agent_plan: What the agent was made of.
+            policy: How.
+            has_people: Whether a person can be asked.
+
+        Raises:
+            ConfigurationError: The policy names a budget that is not declared.
+        """
+        key = f"agent:{agent_plan.name}"
+        fallback = policy.fallback
+        answers = None
+        if fallback is not None and fallback.cached_seconds is not None:
+            answers = self.store.guarding.answers(key, fallback.cached_seconds)
+        return Protection(
+            self.store.guard(policy, key, subject(self._run, agent_plan.name)),
+            fallback,
+            policy.when_refused == "fallback",
+            answers,
+            {name: functools.partial(self._stand_in, name) for name in fallback.agents} if fallback else None,
+            has_people,
         )
 
     def close(self) -> None:
         """Close what was built, last made first."""
+        self._closing.close()
         if self._scope is not None:
             self._scope.close()
         if self._own is not None:
@@ -158,6 +206,20 @@ class Workplace:
         if self._taken is not None:
             _kept.give_back(self._taken)
             self._taken = None
+
+    def _stand_in(self, name: str) -> GuardedAgent:
+        """Make an agent that others fall back to, behind its own policy; it is shut down with this place."""
+        agent_plan = _planned(self._project, name, None, None, {})
+        agent = self.agent(agent_plan)
+        self._closing.callback(agent.shutdown, "the task ended")
+        policy = agent_plan.policy
+        protection = None if policy is None else self.protection(agent_plan, policy)
+        if protection is not None:
+            # Who stands in does not wait: the next one may be there.
+            protection = replace(protection, falls_back_when_refused=True)
+        return GuardedAgent(
+            agent, lambda messages: self.context(agent_plan, messages), protection, self.store.faults
+        )
 
     def _services(self) -> Scope:
         if self._scope is None:
@@ -205,6 +267,7 @@ def workplace(
     run: RunIdentity,
     http: Callable[[str], HttpTransport] | None = None,
     async_http: Callable[[str], AsyncHttpTransport] | None = None,
+    models: OpenModel | None = None,
 ) -> Iterator[Workplace]:
     """Open a store and a place to work on it; both are closed at the end.
 
@@ -214,7 +277,7 @@ def workplace(
     """
     with (
         open_store(conn_id, run.owner) as store,
-        contextlib.closing(Workplace(store, project(), run, http, async_http)) as place,
+        contextlib.closing(Workplace(store, project(), run, http, async_http, models)) as place,
     ):
         yield place
 
@@ -231,24 +294,15 @@ def identity(context: Context) -> RunIdentity:
         generation=getattr(ti, "max_tries", 0) or 0,
         try_number=ti.try_number,
         traceparent=_traceparent(ti),
+        team=_team(context),
     )
 
 
-@contextlib.contextmanager
-def airflow_failures() -> Iterator[None]:
-    """Turn our errors that a retry cannot help into Airflow's failure that is not retried.
-
-    Raises:
-        AirflowFailException: In place of such an error, with its text.
-    """
-    from airflow.sdk.exceptions import AirflowFailException
-
-    try:
-        yield
-    except AgenticError as error:
-        if error.retry_helps:
-            raise
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+def _team(context: Context) -> str:
+    """Return the team that a DAG belongs to: Airflow's, where there are teams, else the owner of the task."""
+    ti = context["ti"]
+    team = getattr(ti, "team_name", None) or getattr(getattr(ti, "task", None), "owner", None)
+    return str(team or "")
 
 
 def _traceparent(ti: Any) -> str | None:
@@ -313,14 +367,13 @@ _kept = _Kept()
 _overrides: dict[Any, Any] = {}
 
 
-def _guarded(bus: MessageBus, policy: PolicySection | None) -> MessageBus:
+def _guarded(bus: MessageBus, policy: Policy | None) -> MessageBus:
     if policy is None:
         return bus
-    said = {
-        "lease": policy.lease_seconds,
-        "retry_base": policy.retry.base_seconds,
-        "retry_max": policy.retry.max_seconds,
-    }
+    from airflow_agentic.config.policies import Retry
+
+    retry = policy.retry or Retry()
+    said = {"lease": policy.lease_seconds, "retry_base": retry.base_seconds, "retry_max": retry.max_seconds}
     return bus.with_options(
         **{key: timedelta(seconds=value) for key, value in said.items() if value is not None}
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpRequest, HttpResponse, HttpTransport
 from airflow_agentic.messaging import BusOptions, MessageBus
-from airflow_agentic.stores.memory import Clock, MemoryAgentStore, memory_bus_store, utc_now
+from airflow_agentic.stores.memory import Clock, MemoryAgentStore, MemoryGuards, memory_bus_store, utc_now
 from airflow_agentic.stores.store import Store
 
 
@@ -55,7 +55,8 @@ def memory_store(clock: Clock = utc_now, options: BusOptions | None = None) -> I
         options: Limits and times of the bus.
     """
     bus = MessageBus(memory_bus_store(clock), options)
-    with Store("memory://", bus, MemoryAgentStore(clock), lambda: "memory", lambda: None) as store:
+    agents, guards = MemoryAgentStore(clock), MemoryGuards(clock)
+    with Store("memory://", bus, agents, guards, lambda: "memory", lambda: None) as store:
         yield store
 
 

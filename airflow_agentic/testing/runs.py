@@ -10,14 +10,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.context import AgentContext, RunIdentity
+from airflow_agentic.agents.context import AgentContext, Facilities, RunIdentity
 from airflow_agentic.agents.lifecycle import AgentState
+from airflow_agentic.agents.models import OpenModel
 from airflow_agentic.agents.registry import AgentDefinition, as_definition
 from airflow_agentic.agents.runner import AgentRunner
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.agents.transport import HttpTransport
 from airflow_agentic.config.flags import Flags
 from airflow_agentic.config.injection.container import Services
+from airflow_agentic.config.policies import Policy
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.observability import Metrics, NoMetrics
@@ -53,6 +55,7 @@ def run_agent(
     http: MakeTransport | None = None,
     run: RunIdentity | None = None,
     services: Mapping[Any, Any] | None = None,
+    models: OpenModel | None = None,
 ) -> AgentRun:
     """Let an agent do one task, the way an operator does.
 
@@ -65,6 +68,7 @@ def run_agent(
         http: Makes the transport for a connection: a :class:`FakeHttp`.
         run: The task of a DAG run that it works in; makes the ids of its messages repeatable.
         services: What it declares to need: instances by type, or by the name of a parameter or a service.
+        models: Opens the language model of a connection.
 
     Raises:
         Exception: Whatever the agent raises, as :meth:`AgentRunner.run_task` does.
@@ -80,9 +84,15 @@ def run_agent(
             supplied = supply(stack, definition, where, services or {})
             worker = definition.create(config, where.agents, supplied)
             stack.callback(worker.shutdown)
-        ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http)
-        result = AgentRunner(worker, where.bus, lambda _: ctx).run_task(task)
+        facilities = Facilities(lambda policy, key: where.guard(_value(policy), key), models)
+        ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http, facilities=facilities)
+        result = AgentRunner(worker, where.bus, lambda _: ctx, faults=where.faults).run_task(task)
         return AgentRun(result, tuple(ctx.outbox), worker.state)
+
+
+def _value(policy: Policy | str) -> Policy:
+    """Return a policy; names are of a project file, and here is none: whatever guards, the call goes."""
+    return Policy() if isinstance(policy, str) else policy
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from airflow_agentic.errors import AgenticError
 
 def failure_event(error: AgenticError) -> TriggerEvent:
     """Return the event that stands for an error."""
-    return TriggerEvent({"error": f"{type(error).__name__}: {error}", "retry_helps": error.retry_helps})
+    said = f"[{error.category}] {type(error).__name__}: {error}"
+    return TriggerEvent({"error": said, "retry_helps": error.retry_helps})
 
 
 def raise_failure(event: dict[str, Any]) -> None:

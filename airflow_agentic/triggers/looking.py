@@ -13,7 +13,6 @@ from airflow_agentic import runtime
 from airflow_agentic.errors import StoreError
 
 if TYPE_CHECKING:
-    from airflow_agentic.messaging.bus import MessageBus
     from airflow_agentic.stores import Store
 
 T = TypeVar("T")
@@ -60,8 +59,8 @@ class SharedStore:
             if self._store is not None:
                 self._store.close()
 
-    def use(self, work: Callable[[MessageBus], T]) -> T:
-        """Do something with the bus; blocks, so call it in a thread.
+    def use(self, work: Callable[[Store], T]) -> T:
+        """Do something with the store; blocks, so call it in a thread.
 
         Raises:
             StoreError: The store cannot be opened or used.
@@ -69,10 +68,10 @@ class SharedStore:
         with self._lock:
             if self._store is None:
                 self._store = self.found.open()
-            bus = self._store.bus
-        return work(bus)
+            store = self._store
+        return work(store)
 
-    def look(self, work: Callable[[MessageBus], T]) -> T:
+    def look(self, work: Callable[[Store], T]) -> T:
         """Do what :meth:`use` does, and report sources that are late now and then."""
         found = self.use(work)
         self._report()
@@ -85,7 +84,7 @@ class SharedStore:
                 return
             self._reported = now
         try:
-            late = self.use(lambda bus: bus.report_late_heartbeats())
+            late = self.use(lambda store: store.bus.report_late_heartbeats())
         except Exception as error:  # noqa: BLE001  # somebody else waits here for something else
             _log.warning("late heartbeats could not be reported: %s", error)
         else:
@@ -93,7 +92,7 @@ class SharedStore:
                 _log.info("heartbeats are late: %s", ", ".join(late))
 
 
-async def looks(conn_id: str | None, work: Callable[[MessageBus], T]) -> AsyncGenerator[T]:
+async def looks(conn_id: str | None, work: Callable[[Store], T]) -> AsyncGenerator[T]:
     """Yield what ``work`` finds, each ``[agentic] poll_seconds``, for ever; a store that is away is waited for.
 
     Where a look takes long, as into a mailbox of a million messages, it is taken less often: looking is never more

@@ -77,7 +77,7 @@ class MailboxTrigger(BaseTrigger):
     async def _wait(self) -> MailboxStats:
         holds = _CONDITIONS[self.condition]
         async with contextlib.aclosing(
-            looks(self.agentic_conn_id, lambda bus: bus.stats(self.mailbox))
+            looks(self.agentic_conn_id, lambda store: store.bus.stats(self.mailbox))
         ) as seen:
             async for box in seen:
                 if holds(box):
@@ -118,7 +118,7 @@ class ReplyTrigger(BaseTrigger):
 
     async def _wait(self, request: Message) -> None:
         async with contextlib.aclosing(
-            looks(self.agentic_conn_id, lambda bus: _is_answered(bus, request))
+            looks(self.agentic_conn_id, lambda store: _is_answered(store.bus, request))
         ) as seen:
             async for answered in seen:
                 if answered or (request.expires_at is not None and datetime.now(UTC) >= request.expires_at):
@@ -160,7 +160,7 @@ class HeartbeatTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         async with contextlib.aclosing(
-            looks(self.agentic_conn_id, lambda bus: sign_of_life(bus, self.source))
+            looks(self.agentic_conn_id, lambda store: sign_of_life(store.bus, self.source))
         ) as seen:
             async for found in seen:
                 if found["alive"] is self.alive:
@@ -223,7 +223,7 @@ class AgentMessageTrigger(BaseEventTrigger):
         found = await asyncio.to_thread(runtime.target, self.agentic_conn_id)
         announcer = Announcer(found.settings.remind_seconds)
         async with contextlib.aclosing(
-            looks(self.agentic_conn_id, lambda bus: bus.stats(self.mailbox))
+            looks(self.agentic_conn_id, lambda store: store.bus.stats(self.mailbox))
         ) as seen:
             async for box in seen:
                 if announcer.is_due(box, time.monotonic()):

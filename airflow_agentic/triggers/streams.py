@@ -107,7 +107,7 @@ class MailboxProducer(SharedStreamProducer):
             await asyncio.sleep(poll)
             return []
         self._receiving = self._thread.submit(
-            share.look, lambda bus: bus.receive(self._mailbox, max_messages=room, wait=_WAIT)
+            share.look, lambda store: store.bus.receive(self._mailbox, max_messages=room, wait=_WAIT)
         )
         try:
             found = await asyncio.wrap_future(self._receiving)
@@ -154,7 +154,7 @@ class MailboxProducer(SharedStreamProducer):
             if not held:
                 continue
             try:
-                lost = await asyncio.to_thread(share.use, lambda bus, held=held: bus.extend_all(held))
+                lost = await asyncio.to_thread(share.use, lambda store, held=held: store.bus.extend_all(held))
             except AgenticError as error:
                 _log.warning("the leases of %s deliveries were not renewed: %s", len(held), error)
                 continue

@@ -126,11 +126,11 @@ class TestTasks:
         assert (len(sent_to(store, "on-call")), len(sent_to(store, "archive"))) == (1, 1)
 
     def test_secrets_are_not_told(self, run_dag, store):
-        mask_secret("hunter2-the-password")
-        error = ValueError("login with hunter2-the-password failed")
+        mask_secret("opensesame-the-password")
+        error = ValueError("login with opensesame-the-password failed")
         run_dag(failing("secrets", error, ("on_failure_callback", AgenticNotifier(recipient="on-call"))))
         [told] = sent_to(store, "on-call")
-        assert "hunter2" not in str(told.data)
+        assert "opensesame" not in str(told.data)
         assert told.data["message"] == "login with *** failed"
 
     def test_a_text_without_end_is_cut(self, run_dag, store):

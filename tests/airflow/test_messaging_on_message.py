@@ -88,7 +88,10 @@ def test_a_poison_message_comes_again_and_dies_and_the_others_are_handled(run_da
     report = run.xcom("ship")
     assert (report["handled"], report["failed"], report["rejected"], report["open"]) == (2, 2, 1, 0)
     reasons = {record.message.data: record.reason for record in store.bus.dead_letters("orders")}
-    assert reasons == {"poison": "attempts spent: OSError: it burns", "hopeless": "nobody lives there"}
+    assert reasons == {
+        "poison": "attempts spent: [transient] OSError: it burns",
+        "hopeless": "nobody lives there",
+    }
 
 
 def test_batches_are_lists_and_one_bad_message_costs_the_others_nothing(run_dag, store):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flaky import FlakyService
 
 from airflow_agentic.stores import Store, open_store
 from localairflow.stack import LocalAirflow
@@ -47,13 +48,22 @@ def copied(target: Path, *folders: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def airflow(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def flaky() -> Iterator[FlakyService]:
+    service = FlakyService()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    homes: Path, tmp_path_factory: pytest.TempPathFactory, flaky: FlakyService
+) -> Iterator[LocalAirflow]:
     home = homes / "examples"
     home.mkdir()
     (home / "config").mkdir()
     (home / "config" / "airflow_local_settings.py").write_text(_POLICY)
     dags = copied(tmp_path_factory.mktemp("dags"), EXAMPLES, TESTS)
-    with LocalAirflow(home, dags) as running:
+    with LocalAirflow(home, dags, {"AIRFLOW_CONN_QUOTES": flaky.connection}) as running:
         for dag_id in ("dependency_audit", "license_review", "parcels_delivered"):
             running.client.wait_for_dag(dag_id, timeout_s=60)
         yield running

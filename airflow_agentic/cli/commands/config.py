@@ -230,7 +230,6 @@ def _unenforced(project: Project) -> str:
     agents = project.agents.values()
     declared = {
         "permissions of roles": any(role.permissions for role in project.roles.values()),
-        "budgets": project.budgets,
         "versions": any(agent.version for agent in agents),
     }
     return ", ".join(name for name, value in declared.items() if value)

@@ -13,6 +13,7 @@ from airflow_agentic.cli.checks import (
     Result,
     durability,
     examined,
+    guards,
     installation,
     project,
     storage,
@@ -31,7 +32,9 @@ def examine(args: Namespace) -> None:
     """Look at the installation, the project, the store and the work in it; exit 1 if something fails."""
     # The project is that of Airflow, whichever store is looked at.
     declared = examined(project.CHECK, project.declared)
-    found = (*installation.findings(), declared, *_store(args))
+    # Of a project that cannot be read no rule can be looked at.
+    rules = () if declared.result is Result.FAIL else (examined("failures", guards.failures),)
+    found = (*installation.findings(), declared, *rules, *_store(args))
     findings = [finding if finding is declared else _completed(finding, args) for finding in found]
     if args.output == "table":
         say(*_lines(findings))
@@ -78,6 +81,8 @@ def _work(target: StoreTarget) -> list[Finding]:
             examined("leases", partial(work.leases, store)),
             examined("heartbeats", partial(work.heartbeats, store)),
             examined("agents", partial(work.agents, store)),
+            examined("breakers", partial(guards.breakers, store)),
+            examined("budgets", partial(guards.budgets, store)),
         ]
 
 

@@ -119,20 +119,23 @@ def send_message(args: Namespace) -> None:
 @command
 @recorded
 def purge_messages(args: Namespace) -> None:
-    """Forget old messages that are done everywhere, and say how many."""
+    """Forget old messages that are done everywhere, and what guards keep no longer; say how many."""
     with opened(args) as store:
         window = store.bus.options.dedup_window
         forgotten = batch = store.bus.purge(args.older_than, limit=_PURGE_BATCH)
         while batch == _PURGE_BATCH:
             batch = store.bus.purge(args.older_than, limit=_PURGE_BATCH)
             forgotten += batch
+        documents = store.guards.purge()
     age = max(args.older_than or window, window).total_seconds()
-    answer = {"forgotten": forgotten, "older_than_seconds": age}
+    answer = {"forgotten": forgotten, "older_than_seconds": age, "forgotten_guards": documents}
     were = "was" if forgotten == 1 else "were"
     said = (
         f"forgot {count(forgotten, 'message')} that {were} done everywhere and sent more than {span(age)} ago"
     )
     single(args.output, answer, lambda: [said])
+    if documents:
+        note(f"forgot {count(documents, 'document')} of guards that nobody changed for long, too")
     if args.older_than is not None and args.older_than < window:
         note(
             f"what is younger is kept for {span(age)}, to know a message that comes twice: [agentic] dedup_window_seconds"

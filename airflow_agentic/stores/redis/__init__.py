@@ -18,6 +18,7 @@ All keys begin with a prefix, ``agentic:`` by default. ``M`` is a mailbox, ``P``
 ``state:S``, ``keys:S``       values of a scope, and their names in order; ``receipts``: those of inboxes, by age
 ``subscriptions``, ``beats``  who wants to hear what; the last sign of life of each source
 ``agent:A``, ``instances:A``  a named agent and its instances; ``agents`` and ``names`` find them
+``guard:K:NAME``              a document of a guard of kind ``K``; ``guards:K``: their names, in order
 ``schema``                    the version of all this
 ============================  =======================================================================================
 """

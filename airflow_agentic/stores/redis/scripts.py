@@ -71,5 +71,11 @@ REGISTER = Script(("register",))
 REPORT = Script(("report",), "allow-oom")
 AGENTS = Script(("agents",), "no-writes", again=True)
 
+READ_DOCUMENTS = Script(("documents", "documents_read"), "no-writes", again=True)
+# The work that ends could not give its slots back if it were refused when the memory is full.
+CHANGE_DOCUMENTS = Script(("documents", "documents_change"), "allow-oom")
+LIST_DOCUMENTS = Script(("documents", "documents_list"), "no-writes", again=True)
+PURGE_DOCUMENTS = Script(("documents", "documents_purge"), "allow-oom")
+
 SCHEMA = Script(("schema",), again=True)
 PROBE = Script(("probe",), again=True)

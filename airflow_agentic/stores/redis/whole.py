@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.messaging.ports import BusStore
+from airflow_agentic.resilience.ports import GuardStore
 from airflow_agentic.stores.redis.agents import RedisAgentStore
 from airflow_agentic.stores.redis.books import RedisBooks
+from airflow_agentic.stores.redis.guards import RedisGuards
 from airflow_agentic.stores.redis.messages import RedisMessages
 from airflow_agentic.stores.redis.server import RedisServer
 from airflow_agentic.stores.redis.values import RedisHeartbeats, RedisState, RedisSubscriptions
@@ -27,3 +29,7 @@ class WholeRedis(RedisServer):
     def agents(self) -> AgentStore:
         """Return the port of named agents."""
         return RedisAgentStore(self)
+
+    def guards(self) -> GuardStore:
+        """Return the port of guards."""
+        return RedisGuards(self)

@@ -7,11 +7,12 @@ from airflow_agentic.stores.sql.agents import SqlAgentStore
 from airflow_agentic.stores.sql.books import SqlBooks
 from airflow_agentic.stores.sql.connecting import connect
 from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.guards import SqlGuards
 from airflow_agentic.stores.sql.messages import SqlMessages
 from airflow_agentic.stores.sql.state import SqlState
 from airflow_agentic.stores.sql.subscriptions import SqlHeartbeats, SqlSubscriptions
 
-__all__ = ["SqlAgentStore", "SqlDatabase", "connect", "sql_bus_store"]
+__all__ = ["SqlAgentStore", "SqlDatabase", "SqlGuards", "connect", "sql_bus_store"]
 
 
 def sql_bus_store(database: SqlDatabase) -> BusStore:

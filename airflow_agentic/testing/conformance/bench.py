@@ -24,6 +24,7 @@ from airflow_agentic.messaging.ports import (
     StateChange,
     Wanted,
 )
+from airflow_agentic.resilience.ports import GuardStore
 
 ATTEMPTS = 3
 """Attempts of a message that says nothing else."""
@@ -37,6 +38,9 @@ Outcome = Literal["ack", "nack", "reject", "release"]
 
 Open = Callable[[], "BusStore | AbstractContextManager[BusStore]"]
 """Opens the store on trial; each time the same one, if it is durable or shared."""
+
+OpenGuards = Callable[[], "GuardStore | AbstractContextManager[GuardStore]"]
+"""Opens the documents of guards; each time the same ones, if they are durable or shared."""
 
 
 class MovableClock(Protocol):
@@ -61,6 +65,7 @@ class Bench:
             be something that another process can be given: a function of a module, or ``functools.partial`` of one.
         clock: The clock of the store, if it can be moved. Otherwise the checks wait for short times to pass.
         short: A time that is long enough for the store to tell it from none; does not matter if there is a clock.
+        guards: Opens the documents of guards, if the store keeps any: as ``open`` does.
     """
 
     def __init__(
@@ -68,8 +73,10 @@ class Bench:
         open: Open,  # noqa: A002  # what it does
         clock: MovableClock | None = None,
         short: timedelta = timedelta(seconds=0.1),
+        guards: OpenGuards | None = None,
     ) -> None:
         self.open = open
+        self.open_guards = guards
         self.clock = clock
         self.short = short if clock is None else _MOVED
         name = uuid.uuid4().hex[:12]
@@ -77,6 +84,7 @@ class Bench:
         self.source = f"bench-{name}"
         self._opened = contextlib.ExitStack()
         self._store: BusStore | None = None
+        self._guards: GuardStore | None = None
         self._sent = 0
 
     def __enter__(self) -> Self:
@@ -89,7 +97,7 @@ class Bench:
 
     def close(self) -> None:
         """End what was opened; what is asked of the bench next opens the store again."""
-        self._store = None
+        self._store = self._guards = None
         self._opened.close()
 
     @property
@@ -103,6 +111,26 @@ class Bench:
         """Open the store once more."""
         found = self.open()
         return found if isinstance(found, BusStore) else self._opened.enter_context(found)
+
+    @property
+    def guards(self) -> GuardStore:
+        """The documents of guards, which a check uses that needs ``guards``."""
+        if self._guards is None:
+            self._guards = self.other_guards()
+        return self._guards
+
+    def other_guards(self) -> GuardStore:
+        """Open the documents of guards once more.
+
+        Raises:
+            ValueError: Nobody said how.
+        """
+        if self.open_guards is None:
+            raise ValueError(
+                "this check is about documents of guards: give the bench guards=, or leave the check out"
+            )
+        found = self.open_guards()
+        return self._opened.enter_context(found) if isinstance(found, AbstractContextManager) else found
 
     def let_pass(self, times: int = 1) -> None:
         """Let so many ``short`` times pass, and a little more."""

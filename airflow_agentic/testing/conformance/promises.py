@@ -44,6 +44,8 @@ class Capability(StrEnum):
     """It keeps the last sign of life of every source."""
     STATE = "state"
     """It keeps values with versions."""
+    GUARDS = "guards"
+    """It keeps documents of guards, in a store that is given to the bench beside that of the bus."""
     WAKE_UP = "wake_up"
     """Who waits for a mailbox is told when something comes."""
     MOVABLE_CLOCK = "movable_clock"

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_agentic.testing.conformance.bench import Bench, MovableClock, Open
+from airflow_agentic.testing.conformance.bench import Bench, MovableClock, Open, OpenGuards
 from airflow_agentic.testing.conformance.books import books
+from airflow_agentic.testing.conformance.guards import guards as guards_chapter
 from airflow_agentic.testing.conformance.kept import kept
 from airflow_agentic.testing.conformance.lanes import lanes
 from airflow_agentic.testing.conformance.leases import leases
@@ -18,7 +19,9 @@ from airflow_agentic.testing.conformance.settling import settling
 from airflow_agentic.testing.conformance.sharing import sharing
 
 CHECKS: tuple[Check, ...] = tuple(
-    check for chapter in (leases, settling, sending, lanes, books, kept, sharing) for check in chapter.checks
+    check
+    for chapter in (leases, settling, sending, lanes, books, kept, sharing, guards_chapter)
+    for check in chapter.checks
 )
 """Every check there is."""
 
@@ -73,15 +76,18 @@ def verdict(
     capabilities: Iterable[Capability | str],
     clock: MovableClock | None = None,
     short: timedelta = timedelta(seconds=0.1),
+    guards: OpenGuards | None = None,
 ) -> Verdict:
     """Put a store through all checks that it can be put through; see :func:`assert_store_conforms`."""
-    has = {Capability(each) for each in capabilities} | ({Capability.MOVABLE_CLOCK} if clock else set())
+    has = {Capability(each) for each in capabilities}
+    has |= {Capability.MOVABLE_CLOCK} if clock else set()
+    has |= {Capability.GUARDS} if guards else set()
     if clock is None:
         has.discard(Capability.MOVABLE_CLOCK)
     passed, broken = [], []
     for check in able(CHECKS, has):
         try:
-            run(check, Bench(open, clock, short))
+            run(check, Bench(open, clock, short, guards))
         except AssertionError as error:
             broken.append((check, str(error)))
         except Exception as error:  # noqa: BLE001  # one broken promise hides no other
@@ -97,6 +103,7 @@ def assert_store_conforms(
     capabilities: Iterable[Capability | str],
     clock: MovableClock | None = None,
     short: timedelta = timedelta(seconds=0.1),
+    guards: OpenGuards | None = None,
 ) -> Verdict:
     """Put a store through all checks that it can be put through.
 
@@ -107,6 +114,8 @@ def assert_store_conforms(
         capabilities: What the store says that it can; the other checks are skipped.
         clock: The clock of the store, if it can be moved; that is quicker, and tries the last moments of leases.
         short: Without a clock: a time that is long enough for the store to tell it from none.
+        guards: Opens the documents of guards, if the store keeps any: returns a ``GuardStore``, or a context manager
+            that yields one. Its clock is the same, if it can be moved.
 
     Returns:
         The promises that it keeps, and those that were skipped.
@@ -114,7 +123,7 @@ def assert_store_conforms(
     Raises:
         AssertionError: It breaks promises: the text names every one of them, how it is broken, and what was skipped.
     """
-    found = verdict(open, capabilities, clock, short)
+    found = verdict(open, capabilities, clock, short, guards)
     if found.broken:
         raise AssertionError(str(found))
     return found

@@ -334,7 +334,8 @@ class TestCodedDefaults:
         ).plain()
         assert coded["agents"]["a"]["overridable"] == []
         # What has no default says nothing: None would look like a value.
-        assert coded["policies"]["calm"] == {"retry": {}}
+        calm = {"limits": [], "max_wait": 0.0, "when_refused": "wait", "without_store": "closed"}
+        assert coded["policies"]["calm"] == calm
         assert (coded["services"]["login"]["scope"], coded["budgets"]["small"]["period"]) == ("run", "day")
         assert coded["rules"]["min_retries"] == 0
 

@@ -19,6 +19,7 @@ from airflow_agentic.errors import (
     RejectMessage,
     ServiceError,
     ServiceRefused,
+    ServiceThrottled,
     StoreUnavailable,
 )
 from airflow_agentic.messaging import DeliveryState, Kind
@@ -101,8 +102,8 @@ class TestDrain:
         ("error", "reason"),
         [
             (RejectMessage("no licence text"), "no licence text"),
-            (ServiceRefused("the service said 403"), "ServiceRefused: the service said 403"),
-            (InvalidResult("not what was asked"), "InvalidResult: not what was asked"),
+            (ServiceRefused("the service said 403"), "[permanent] ServiceRefused: the service said 403"),
+            (InvalidResult("not what was asked"), "[permanent] InvalidResult: not what was asked"),
         ],
     )
     def test_a_message_that_can_never_be_handled_goes_to_the_dead_letters_at_once(self, bus, error, reason):
@@ -123,7 +124,7 @@ class TestDrain:
         report = runner(bus, audit_record).drain(BOX)
         assert (report.handled, report.rejected) == (1, 1)
         [record] = bus.dead_letters()
-        assert record.reason.startswith("InvalidTask: ")
+        assert record.reason.startswith("[permanent] InvalidTask: ")
         assert "name: Input should be a valid string" in record.reason
 
     def test_a_message_whose_answer_is_too_large_goes_to_the_dead_letters(self, bus):
@@ -145,7 +146,19 @@ class TestDrain:
         report = runner(bus, audit).drain(BOX)
         assert (report.handled, report.failed, report.open) == (1, 2, 0)
         [record] = bus.find(DeliveryQuery())
-        assert [h.detail for h in record.history] == [f"{type(error).__name__}: {error}"] * 2
+        assert [h.detail for h in record.history] == [f"[transient] {type(error).__name__}: {error}"] * 2
+
+    def test_a_service_that_asks_to_be_left_alone_is_left_alone(self, bus):
+        send(bus, "a")
+
+        def audit(record: Record, ctx):
+            raise ServiceThrottled("not so often", 429, retry_after_seconds=60.0)
+
+        report = runner(bus, audit).drain(BOX, linger=timedelta(0))
+        assert (report.failed, report.open) == (1, 1)
+        [record] = bus.find(DeliveryQuery(mailbox=BOX))
+        assert 60 <= (record.visible_at - record.updated_at).total_seconds() <= 73
+        assert record.history[-1].detail == "[resource_exhaustion] ServiceThrottled: not so often"
 
     def test_a_failure_that_does_not_pass_ends_in_the_dead_letters(self, bus):
         send(bus, "a", "b")
@@ -156,7 +169,7 @@ class TestDrain:
 
         report = runner(bus, audit).drain(BOX)
         assert (report.handled, report.failed, report.open) == (1, 3, 0)
-        assert dead(bus) == {"a": "attempts spent: OSError: disk"}
+        assert dead(bus) == {"a": "attempts spent: [transient] OSError: disk"}
 
     def test_the_agent_is_ready_again_after_a_failure(self, bus):
         send(bus, "a")

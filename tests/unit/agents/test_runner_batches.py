@@ -95,7 +95,7 @@ class TestFunctions:
         report = worker(bus, handle).drain(BOX)
         assert (report.handled, report.failed, report.rejected, report.open) == (2, 3, 1, 0)
         reasons = {record.message.data["name"]: record.reason for record in bus.dead_letters(BOX)}
-        assert reasons == {"hopeless": "never", "bad": "attempts spent: OSError: no disk"}
+        assert reasons == {"hopeless": "never", "bad": "attempts spent: [transient] OSError: no disk"}
 
     @pytest.mark.parametrize(
         "function", [lambda: 1, lambda *messages: 1, lambda message, **others: 1, lambda *, message: 1]

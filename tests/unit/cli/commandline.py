@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_agentic.resilience.ports import GuardChange, GuardKey
+from airflow_agentic.stores import Store
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -22,3 +25,11 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+def change(store: Store, key: GuardKey, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change a document of a guard, as if time had passed."""
+    entry = store.guards.read([key]).entries[key]
+    doc = json.loads(entry.value)
+    edit(doc)
+    assert store.guards.change([GuardChange(key, json.dumps(doc).encode(), entry.version)])

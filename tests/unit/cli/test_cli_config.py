@@ -439,14 +439,14 @@ class TestValidate:
         self, agentic: Run, write: Write
     ) -> None:
         path = write(
-            "roles: {reader: {permissions: [read]}}\nbudgets: {small: {calls: 3}}\n"
-            "agents: {a: {type: 'test_cli_config:audit', subscriptions: [orders.*]}}\n"
+            "roles: {reader: {permissions: [read]}}\n"
+            "agents: {a: {type: 'test_cli_config:audit', version: '2', subscriptions: [orders.*]}}\n"
         )
 
         ended = agentic("config", "validate", path, "-o", "json")
 
         assert (ended.code, ended.out) == (0, "[]\n")
-        assert "note: permissions of roles, budgets: declared and checked, but not enforced" in ended.err
+        assert "note: permissions of roles, versions: declared and checked, but not enforced" in ended.err
 
     def test_files_and_project_together_are_refused(self, agentic: Run, write: Write) -> None:
         path = write(BASE)

@@ -27,10 +27,24 @@ COMMANDS = {
     "routes explain",
     "routes subscribe",
     "routes unsubscribe",
+    "faults add",
+    "faults clear",
+    "faults list",
+    "faults plan",
     "heartbeats list",
     "dead-letters list",
     "dead-letters show",
     "dead-letters redrive",
+    "policies list",
+    "policies explain",
+    "breakers list",
+    "breakers show",
+    "breakers trip",
+    "breakers reset",
+    "breakers force-closed",
+    "limits list",
+    "budgets list",
+    "budgets show",
     "config show",
     "config explain",
     "config validate",
@@ -67,7 +81,9 @@ def test_every_command_can_be_loaded_and_names_a_store_or_is_about_the_project(n
     assert callable(import_string(path))
     flags = {flag for arg in command.args for flag in arg.flags}
     wanted = {"--verbose"} if name == "config schema" else {"--verbose", "--project", "--set", "--output"}
-    assert (wanted if name.startswith("config ") else {"--conn-id", "--store-url", "--verbose"}) <= flags
+    assert (
+        wanted if name.startswith(("config ", "policies ")) else {"--conn-id", "--store-url", "--verbose"}
+    ) <= flags
 
 
 def test_the_definition_loads_no_other_part_of_the_package() -> None:

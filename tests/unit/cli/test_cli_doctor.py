@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import AgentProfile, PerformanceMetrics
 from airflow_agentic.cli.checks import Finding, Result, durability, examined, installation, storage
 from airflow_agentic.messaging import Kind, Message
+from airflow_agentic.resilience import Breaker, Budget, Policy, Subject
 from airflow_agentic.stores import Store
 
 MOUNTS = """\
@@ -32,6 +34,10 @@ short line
 
 def _by_check(ended: Ended) -> dict[str, dict[str, Any]]:
     return {finding["check"]: finding for finding in ended.json}
+
+
+def _fail() -> None:
+    raise ConnectionError("nobody answers")
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_a_store_in_order_has_only_oks(on_store: Run, store: Store) -> None:
 
     checks = (
         "store", "disk", "claim checks", "schema and write access", "dead letters", "routes", "readers", "leases",
-        "heartbeats", "agents",
+        "heartbeats", "agents", "breakers", "budgets", "failures",
     )  # fmt: skip
     assert {name: _by_check(ended)[name]["result"] for name in checks} == dict.fromkeys(checks, "ok")
     assert "(from --store-url)" in _by_check(ended)["store"]["text"]
@@ -135,6 +141,65 @@ def test_late_heartbeats_are_a_warning(on_store: Run, store: Store, age: Callabl
 
     assert finding["result"] == "warning"
     assert "scanner-4 and 2 more; of 7 nobody was told" in finding["text"]
+
+
+class TestGuards:
+    def test_breakers_that_are_open_or_set_by_hand_are_a_warning(self, on_store: Run, store: Store) -> None:
+        guard = store.guard(Policy(breaker=Breaker(minimum_calls=1)), "conn:primary")
+        with contextlib.suppress(ConnectionError):
+            guard.call(_fail)
+        store.breaker("tool:search").force_closed(reason="x", actor="ana")
+        store.breaker("tool:index").reset(reason="x", actor="ana")
+
+        ended = on_store("doctor", "-o", "json")
+        finding = _by_check(ended)["breakers"]
+
+        assert (ended.code, finding["result"]) == (0, "warning")
+        assert finding["text"].startswith(
+            "conn:primary is open for 0 s, tool:search is held closed by hand for"
+        )
+        assert "tool:index" not in finding["text"]
+        assert f"`airflow agentic breakers show conn:primary --store-url {store.url}`" in finding["way_out"]
+
+    def test_budgets_that_are_used_up_are_a_warning(self, on_store: Run, store: Store) -> None:
+        guard = store.guard(Policy(budget=Budget(calls=1)), "conn:primary", Subject(agent="triage"))
+        guard.call(lambda: None)
+        store.guard(Policy(budget=Budget(tokens=1)), "tool:search").call(lambda: None)
+
+        finding = _by_check(on_store("doctor", "-o", "json"))["budgets"]
+
+        assert finding["result"] == "warning"
+        assert finding["text"].startswith("used up: conn:primary of agent=triage in 20")
+        assert finding["text"].endswith(": calls")
+        assert "airflow agentic budgets show conn:primary" in finding["way_out"]
+
+    def test_rules_that_name_no_error_are_a_warning_with_their_line(
+        self, on_store: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project = tmp_path / "agentic.yaml"
+        project.write_text(
+            "failures:\n"
+            "  - {error: Throttled, category: transient}\n"
+            "  - {error: 'requests.exceptions:Timeout', category: transient}\n"
+            "  - {error: 'requests:Timeout', category: transient}\n"
+            "  - {error: 'requests.exceptions:Timout', category: transient}\n"
+            "  - {error: 'no_such_package:Error', category: transient}\n"
+            "  - {error: 'json:dumps', category: transient}\n"
+        )
+        monkeypatch.setenv("AIRFLOW__AGENTIC__PROJECT_FILE", str(project))
+
+        finding = _by_check(on_store("doctor", "-o", "json"))["failures"]
+        told = finding["text"].split("; ")
+
+        assert finding["result"] == "warning"
+        assert told == [
+            f"{project}:4: 'requests:Timeout' is defined as 'requests.exceptions:Timeout', and fits only by that name",
+            f"{project}:5: 'requests.exceptions' has no 'Timout'",
+            "did you mean 'Timeout'?",
+            f"{project}:6: module 'no_such_package' cannot be imported: No module named 'no_such_package'",
+            "install it, or put its folder on PYTHONPATH",
+            f"{project}:7: 'json:dumps' is no exception",
+        ]
 
 
 class TestClaimChecks:

@@ -11,6 +11,7 @@ from commandline import Run
 from airflow_agentic.messaging import Kind, Message
 from airflow_agentic.messaging.ports import DeliveryQuery
 from airflow_agentic.messaging.routing import UNROUTABLE
+from airflow_agentic.resilience.ports import GuardChange, GuardKey
 from airflow_agentic.stores import Store
 
 
@@ -330,7 +331,11 @@ def test_purge_forgets_what_is_done_and_older(on_store: Run, store: Store, tmp_p
     first, second = store.bus.receive("inbox", max_messages=2)
     first.ack()
     second.reject("no")
-    assert on_store("messages", "purge", "-o", "json").json == {"forgotten": 0, "older_than_seconds": 604_800}
+    assert on_store("messages", "purge", "-o", "json").json == {
+        "forgotten": 0,
+        "older_than_seconds": 604_800,
+        "forgotten_guards": 0,
+    }
     with sqlite3.connect(tmp_path / "agentic.db") as database:
         database.execute("UPDATE agentic_message SET created_at = created_at - 864000000")
     database.close()
@@ -343,6 +348,20 @@ def test_purge_forgets_what_is_done_and_older(on_store: Run, store: Store, tmp_p
     assert "is kept for 7 d" in late.err
     stats = store.bus.stats("inbox")
     assert (stats.ready, stats.done, stats.dead) == (1, 0, 1)
+
+
+def test_purge_forgets_what_guards_keep_no_longer(on_store: Run, store: Store, tmp_path: Path) -> None:
+    keys = GuardKey("retries", "old"), GuardKey("retries", "new")
+    store.guards.change([GuardChange(key, b"{}", 0) for key in keys])
+    with sqlite3.connect(tmp_path / "agentic.db") as database:
+        database.execute("UPDATE agentic_guard SET updated_at = updated_at - 864000000 WHERE name = 'old'")
+    database.close()
+
+    ended = on_store("messages", "purge")
+
+    assert ended.out == "forgot 0 messages that were done everywhere and sent more than 7 d ago\n"
+    assert "forgot 1 document of guards that nobody changed for long, too" in ended.err
+    assert [name for name, _ in store.guards.entries("retries")] == ["new"]
 
 
 def test_send_shows_people_how_to_follow_the_message(on_store: Run, store: Store) -> None:

@@ -11,6 +11,7 @@ from commandline import Ended, Run
 from sqlalchemy.engine import make_url
 
 from airflow_agentic.messaging import Message
+from airflow_agentic.resilience import Breaker, Budget, Policy, RateLimit
 from airflow_agentic.stores import open_store
 from airflow_agentic.stores.sql import schema
 
@@ -33,6 +34,17 @@ def on_server(agentic: Run, url: str) -> Run:
         return ended
 
     return run
+
+
+def test_guards_are_shown_and_set_by_hand(on_server: Run, url: str) -> None:
+    policy = Policy(breaker=Breaker(), limits=RateLimit(rate=5), budget=Budget(calls=1))
+    with open_store(url) as store:
+        store.guard(policy, "conn:primary").call(lambda: None)
+
+    assert on_server("breakers", "trip", "conn:primary", "--reason", "x").code == 0
+    assert on_server("breakers", "list", "-o", "json").json[0]["state"] == "forced_open"
+    assert on_server("limits", "list", "-o", "json").json[0]["key"] == "conn:primary"
+    assert on_server("budgets", "list", "-o", "json").json[0]["exceeded"] == ["calls"]
 
 
 def test_check_of_a_schema_without_tables_says_how_to_make_them(on_server: Run) -> None:

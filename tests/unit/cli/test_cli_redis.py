@@ -11,6 +11,7 @@ import redis_server
 from commandline import Ended, Run
 
 from airflow_agentic.messaging import Kind, Message
+from airflow_agentic.resilience import Breaker, Budget, Policy, RateLimit
 from airflow_agentic.stores import Store, open_store
 
 _PASSWORD = "hunter2"
@@ -44,6 +45,16 @@ def on_server(agentic: Run, url_of_one: str) -> Run:
         return ended
 
     return run
+
+
+def test_guards_are_shown_and_set_by_hand(on_server: Run, store: Store) -> None:
+    policy = Policy(breaker=Breaker(), limits=RateLimit(rate=5), budget=Budget(calls=1))
+    store.guard(policy, "conn:primary").call(lambda: None)
+
+    assert on_server("breakers", "trip", "conn:primary", "--reason", "x").code == 0
+    assert on_server("breakers", "list", "-o", "json").json[0]["state"] == "forced_open"
+    assert on_server("limits", "list", "-o", "json").json[0]["key"] == "conn:primary"
+    assert on_server("budgets", "list", "-o", "json").json[0]["exceeded"] == ["calls"]
 
 
 def test_messages_are_sent_shown_and_traced(on_server: Run, store: Store) -> None:

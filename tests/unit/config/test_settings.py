@@ -15,8 +15,8 @@ from airflow_agentic.errors import InvalidOption
 from airflow_agentic.messaging import BusOptions
 from airflow_agentic.messaging.ports import Overflow
 
-TYPES = {"string": str, "integer": int, "float": float}
-NUMBERS = [option for option in OPTIONS if option.type != "string"]
+TYPES = {"string": str, "integer": int, "float": float, "boolean": bool}
+NUMBERS = [option for option in OPTIONS if option.type in ("integer", "float")]
 CHOICES = [option for option in OPTIONS if option.choices]
 
 

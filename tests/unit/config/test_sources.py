@@ -336,6 +336,13 @@ class TestNamesInVariables:
         )
         assert project.agents["x"].config == {"pauseSeconds": "2", "dash-ed": "3"}
 
+    def test_what_may_be_a_name_or_a_section_takes_both(self):
+        text = of_text("budgets: {daily: {}}\npolicies: {p: {}}")
+        named = assemble(text, env={"AGENTIC__POLICIES__P__BUDGET": "daily"})
+        section = assemble(text, env={"AGENTIC__POLICIES__P__BUDGET__RESERVE_TOKENS": "5"})
+        assert named.policies["p"].budget == "daily"
+        assert section.policies["p"].budget.reserve_tokens == 5
+
     def test_a_name_that_nobody_has_declared_is_a_new_one_in_small_letters(self):
         env = {"AGENTIC__AGENTS__NEW_ONE__TYPE": "m:A", "AGENTIC__AGENTS__NEW_ONE__CONFIG__N": "1"}
         project = assemble([], env=env)
@@ -486,7 +493,15 @@ class TestValuesAsText:
         assert (fault.key, fault.message) == (key, f"must be a finite number, not {text!r}")
 
     @pytest.mark.parametrize(
-        "key", ["settings.max_attempts", "policies.p.lease_seconds", "rules.min_retries"]
+        "key",
+        [
+            "settings.max_attempts",
+            "policies.p.lease_seconds",
+            "policies.p.breaker.failure_rate",
+            "policies.p.retry.budget",
+            "policies.p.budget.tokens",
+            "rules.min_retries",
+        ],
     )
     def test_true_is_no_number(self, key):
         (fault,) = refused([BASE], overrides={key: True})

@@ -141,7 +141,7 @@ class TestError:
         [
             (ServiceError("x"), "transient"),
             (StoreUnavailable("x"), "transient"),
-            (MailboxFull("x"), "transient"),
+            (MailboxFull("x"), "resource_exhaustion"),
             (ErrorReply("x", category="transient"), "transient"),
             (ErrorReply("x", category="permanent"), "permanent"),
             (ServiceRefused("x"), "permanent"),

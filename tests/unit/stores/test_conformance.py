@@ -7,6 +7,7 @@ import functools
 import re
 from pathlib import Path
 
+import broken_guards
 import broken_stores
 import clocked
 import postgres
@@ -14,7 +15,7 @@ import pytest
 import redis_server
 
 from airflow_agentic.messaging.ports import BusStore
-from airflow_agentic.stores.memory import memory_bus_store
+from airflow_agentic.stores.memory import MemoryGuards, memory_bus_store
 from airflow_agentic.testing import FakeClock, assert_store_conforms, conformance
 from airflow_agentic.testing.conformance import EVERYTHING, Bench, Capability
 
@@ -28,6 +29,13 @@ def opened(kind, place, clock):
     """Open the store at a place, also in another process."""
     with getattr(clocked, kind)(place, clock) as store:
         yield store.bus._store
+
+
+@contextlib.contextmanager
+def opened_guards(kind, place, clock):
+    """Open the documents of guards that are kept there."""
+    with getattr(clocked, kind)(place, clock) as store:
+        yield store.guards
 
 
 @contextlib.contextmanager
@@ -45,19 +53,22 @@ def trial(request, tmp_path_factory):
     """One store of a kind for all checks, and its clock."""
     clock, kind = FakeClock(), request.param
     if kind == "memory":
-        store = memory_bus_store(clock)
-        yield lambda: store, clock
+        store, guards = memory_bus_store(clock), MemoryGuards(clock)
+        yield lambda: store, clock, lambda: guards
         return
     with place_for(kind, tmp_path_factory.mktemp(kind)) as place:
-        yield functools.partial(opened, kind, place, clock), clock
+        open_store, open_guards = (
+            functools.partial(open_it, kind, place, clock) for open_it in (opened, opened_guards)
+        )
+        yield open_store, clock, open_guards
 
 
 @pytest.mark.parametrize(
     ("trial", "check"), TRIALS, indirect=["trial"], scope="module", ids=[f"{k}-{c}" for k, c in TRIALS]
 )
 def test_every_store_keeps_every_promise(trial, check):
-    open_store, clock = trial
-    conformance.run(check, Bench(open_store, clock))
+    open_store, clock, open_guards = trial
+    conformance.run(check, Bench(open_store, clock, guards=open_guards))
 
 
 class TestTheSuite:
@@ -82,8 +93,8 @@ class TestTheSuite:
             conformance.checks(["teleport"])
 
     def test_a_store_whose_clock_cannot_be_moved_is_tried_in_real_time(self):
-        store = memory_bus_store()
-        found = assert_store_conforms(lambda: store, EVERYTHING - {Capability.DURABLE, Capability.SHARED})
+        store, guards = memory_bus_store(), MemoryGuards()
+        found = assert_store_conforms(lambda: store, IN_ONE_PROCESS, guards=lambda: guards)
         skipped = {check.name: needs for check, needs in found.skipped}
         assert skipped["a_lease_lasts_as_long_as_it_says"] == {Capability.MOVABLE_CLOCK}
         assert len(found.kept) + len(skipped) == len(conformance.CHECKS)
@@ -92,6 +103,16 @@ class TestTheSuite:
         [check] = [each for each in conformance.CHECKS if each.name == "a_lease_lasts_as_long_as_it_says"]
         with pytest.raises(ValueError, match="moves the clock of the store: give the bench one"):
             conformance.run(check, Bench(memory_bus_store))
+
+    def test_documents_of_guards_are_tried_where_they_are_given_and_asked_for_where_they_are_not(self):
+        store, guards = memory_bus_store(), MemoryGuards()
+        without = conformance.verdict(lambda: store, ())
+        assert {Capability.GUARDS} in [needs for _, needs in without.skipped]
+        with_them = conformance.verdict(lambda: store, (), guards=lambda: contextlib.nullcontext(guards))
+        assert len(with_them.kept) - len(without.kept) >= 10
+        missing = conformance.verdict(lambda: store, {"guards"})
+        assert all("give the bench guards=, or leave the check out" in text for _, text in missing.broken)
+        assert len(missing.broken) == len(with_them.kept) - len(without.kept)
 
     def test_what_is_opened_for_a_check_is_closed_after_it(self):
         events = []
@@ -151,6 +172,27 @@ MUTANTS = [
 ]
 
 
+GUARD_MUTANTS = [
+    (broken_guards.LastWriterWins, "what_is_not_as_expected_is_not_changed"),
+    (broken_guards.LastWriterWins, "many_threads_lose_no_count"),
+    (broken_guards.FromZero, "a_document_counts_its_versions_from_one"),
+    (broken_guards.OneByOne, "documents_change_together_or_not_at_all"),
+    (broken_guards.MakesWhatIsMissing, "what_is_not_as_expected_is_not_changed"),
+    (broken_guards.OneKind, "only_what_is_there_is_read"),
+    (broken_guards.Cut, "names_mean_nothing_to_the_store"),
+    (broken_guards.Trimmed, "names_mean_nothing_to_the_store"),
+    (broken_guards.Patterns, "how_a_name_begins_is_taken_literally"),
+    (broken_guards.SortedAsText, "documents_are_listed_in_order"),
+    (broken_guards.LimitFirst, "a_document_is_kept_for_its_time"),
+    (broken_guards.KeepsForEver, "a_document_is_kept_for_its_time"),
+    (broken_guards.KeepsForEver, "documents_that_are_not_kept_are_forgotten"),
+    (broken_guards.TakesAnything, "what_is_too_large_is_refused_whole"),
+    (broken_guards.LateTimes, "times_are_those_of_one_clock"),
+    (broken_guards.Racing, "of_many_threads_one_changes_a_version"),
+    (broken_guards.ReadsOneByOne, "documents_are_read_at_one_time"),
+]
+
+
 def bus_store(messages):
     return BusStore(messages, messages, messages, messages, messages)
 
@@ -164,6 +206,22 @@ class TestThatItHasTeeth:
         with pytest.raises(Exception) as caught:  # what a race does is not known
             conformance.run(check, Bench(lambda: store, clock))
         assert isinstance(caught.value, AssertionError) or mutant is broken_stores.Racing, caught.value
+
+    @pytest.mark.parametrize(
+        ("mutant", "name"), GUARD_MUTANTS, ids=[f"{m.__name__}-{n}" for m, n in GUARD_MUTANTS]
+    )
+    def test_so_do_documents_of_guards_that_break_one(self, mutant, name):
+        clock = FakeClock()
+        guards = mutant(clock)
+        [check] = [each for each in conformance.checks(IN_ONE_PROCESS) if each.name == name]
+        with pytest.raises(AssertionError):
+            conformance.run(check, Bench(memory_bus_store, clock, guards=lambda: guards))
+
+    @pytest.mark.parametrize("name", ["of_many_openings_one_changes_a_version", "documents_are_there_later"])
+    def test_documents_that_each_opening_has_for_itself_are_neither_shared_nor_durable(self, name):
+        [check] = [each for each in conformance.CHECKS if each.name == name]
+        with pytest.raises(AssertionError):
+            conformance.run(check, Bench(memory_bus_store, guards=MemoryGuards))
 
     @pytest.mark.parametrize(
         ("capability", "name"),
@@ -224,6 +282,7 @@ class TestThePageAboutIt:
         for block in re.findall(r"^```python\n(.*?)^```", self.PAGE.read_text(), re.MULTILINE | re.DOTALL):
             exec(block, names)
         names["test_my_store_conforms"]()
+        names["test_my_guards_conform"]()
         assert "the store keeps" in capsys.readouterr().out
         for check in conformance.checks(names["CAN"])[:5]:
             names["test_my_store_keeps"](check)

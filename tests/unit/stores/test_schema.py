@@ -129,7 +129,7 @@ def test_a_newer_store_is_refused_and_not_touched(tmp_path):
 
 
 def test_no_schema_mismatch_is_helped_by_a_retry():
-    assert not SchemaMismatch.retry_helps
+    assert not SchemaMismatch("x").retry_helps
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A drill: runs of a DAG with faults, and whether the promises held."""
