@@ -14,6 +14,8 @@ from airflow_agentic.resilience.breaker import BreakerState, Tally
 from airflow_agentic.resilience.ports import GuardKey
 from airflow_agentic.resilience.shared import Decision, Doc, Docs, SharedState
 
+_LONGEST = timedelta(days=3650)
+
 
 @dataclass(frozen=True)
 class BreakerView:
@@ -98,7 +100,7 @@ class BreakerHandle:
             lasts: For how long; default until somebody resets it.
 
         Raises:
-            ConfigurationError: Reason or actor are empty, or the time is not positive.
+            ConfigurationError: Reason or actor are empty, or the time is not positive or above ten years.
             StoreError: The store cannot be reached.
         """
         return self._force(BreakerState.FORCED_OPEN, reason, actor, lasts)
@@ -116,6 +118,11 @@ class BreakerHandle:
             raise ConfigurationError("a breaker is set by hand with reason= and actor=: both are kept")
         if lasts is not None and lasts <= timedelta(0):
             raise ConfigurationError(f"a breaker cannot be set for {lasts}: give a time above zero")
+
+        if lasts is not None and lasts > _LONGEST:
+            raise ConfigurationError(
+                f"a breaker cannot be set for {lasts}: give at most {_LONGEST.days} days, or no time at all"
+            )
 
         def decide(docs: Docs, now: float) -> Decision[BreakerView]:
             until = None if lasts is None else now + lasts.total_seconds()
@@ -141,7 +148,8 @@ def view(key: str, doc: Doc | None, now: float) -> BreakerView:
     """Return how a breaker stands, of its document."""
     doc = doc or breaker.fresh()
     last = doc["history"][-1] if doc["history"] else {"reason": "", "actor": ""}
-    settings = Breaker.model_validate(doc["settings"])
+    # Not validated: a newer or older worker may have written what this one does not know.
+    settings = Breaker.model_construct(**doc["settings"])
     return BreakerView(
         key=key,
         state=breaker.state_at(doc, now),

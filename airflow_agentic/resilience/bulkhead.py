@@ -85,7 +85,8 @@ def allowed_of(doc: Doc, settings: Bulkhead) -> int:
 def _awake(before: Doc | None, settings: Bulkhead, now: float) -> Doc:
     doc = before or {"slots": {}, "limit": float(settings.max_concurrent), "cut": 0.0}
     slots = {token: until for token, until in doc["slots"].items() if until > now}
-    limit = min(doc["limit"], float(settings.max_concurrent))
+    most = float(settings.max_concurrent)
+    limit = min(doc["limit"], most) if settings.adaptive else most
     if len(slots) == len(doc["slots"]) and limit == doc["limit"]:
         return doc
     return {**doc, "slots": slots, "limit": limit}

@@ -62,7 +62,8 @@ def _bucket(before: Doc | None, settings: RateLimit, now: float, ahead: float) -
     at = max(now, arrival - tolerance)
     if at - now > ahead + _TOLERANCE:
         return Turn(at, taken=False), None
-    return Turn(at, taken=True), {"tat": arrival}
+    # Its settings are not there for those who look; see views.
+    return Turn(at, taken=True), {"tat": arrival, **({"burst": settings.burst} if settings.burst else {})}
 
 
 def _window(before: Doc | None, settings: RateLimit, now: float, ahead: float) -> tuple[Turn, Doc | None]:

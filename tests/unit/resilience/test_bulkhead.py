@@ -78,6 +78,14 @@ def test_fewer_may_be_in_when_the_settings_say_so():
     assert (slot.taken, slot.in_use, slot.allowed) == (False, 3, 1)
 
 
+def test_more_may_be_in_when_the_settings_say_so_and_whoever_looks_sees_it():
+    _, doc = fill(PLAIN)
+    more = Bulkhead(max_concurrent=5, lease_seconds=10)
+    slot, doc = bulkhead.take(doc, more, START, "x")
+    assert (slot.taken, slot.in_use, slot.allowed) == (True, 4, 5)
+    assert doc["limit"] == 5
+
+
 def rounds(doc, now, count, bearable):
     """So many rounds of as many calls as may be out; those beyond what the other side bears are throttled."""
     for _ in range(count):

@@ -28,13 +28,14 @@ from airflow_agentic.resilience import (
     RateLimit,
     Retry,
     Subject,
+    breaker,
     deadline,
     remaining,
     shared,
     spend,
 )
 from airflow_agentic.resilience.keeping import KEEPER
-from airflow_agentic.resilience.ports import KEEP
+from airflow_agentic.resilience.ports import KEEP, GuardKey
 
 KEY = "conn:primary"
 BREAKER = Breaker(window_size=10, minimum_calls=4, open_seconds=0.2, half_open_calls=2)
@@ -200,6 +201,19 @@ def test_who_sets_one_by_hand_says_who_and_why(guards, wrong):
         guards.breaker(KEY).trip(**wrong)
     with pytest.raises(ConfigurationError, match="above zero"):
         guards.breaker(KEY).trip(reason="r", actor="a", lasts=timedelta(0))
+    with pytest.raises(ConfigurationError, match="at most 3650 days"):
+        guards.breaker(KEY).trip(reason="r", actor="a", lasts=timedelta.max)
+
+
+def test_a_breaker_that_a_newer_version_wrote_can_be_looked_at(guards):
+    at = GuardKey("breaker", KEY)
+
+    def newer(docs, now):
+        doc = breaker.fresh()
+        return shared.Decision(None, {at: {**doc, "settings": {**doc["settings"], "from_the_future": 1}}})
+
+    guards.shared.insist([at], newer)
+    assert guards.breaker(KEY).view().settings["from_the_future"] == 1
 
 
 # -- the guards together -------------------------------------------------------------------------------

@@ -63,6 +63,18 @@ def test_a_rate_tells_what_counts_and_the_next_turn(
     assert [(view.in_use, view.is_free) for view in limit_views(shared)] == [(0, True)] * 3
 
 
+def test_a_burst_counts_as_allowed_and_a_quiet_limit_is_at_rest_again(
+    shared: SharedState, clock: FakeClock
+) -> None:
+    settings = RateLimit(rate=10, per_seconds=60, burst=3)
+    put(shared, "limit", "k/10:60:token_bucket", taken(settings, 3, clock.now.timestamp()))
+
+    [view] = limit_views(shared)
+    assert (view.in_use, view.allowed, view.is_free) == (3, 3, False)
+    clock.advance(6)
+    assert limit_views(shared)[0].is_free
+
+
 def test_a_key_may_have_slashes_and_what_cannot_be_read_is_left_out(shared: SharedState) -> None:
     put(shared, "limit", "http://a/b/5:0.5:token_bucket", {"tat": 0.0})
     put(shared, "limit", "cut~0123", {"tat": 0.0})
