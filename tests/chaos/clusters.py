@@ -81,8 +81,10 @@ class Cluster:
     def stop_writing(self) -> None:
         """Let nobody write the log but those who wait for it."""
         for child in self._process().children():
-            if "walwriter" in " ".join(child.cmdline()):
-                child.suspend()
+            # A server of a session that ended may be gone by now.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "walwriter" in " ".join(child.cmdline()):
+                    child.suspend()
 
     def kill(self) -> None:
         """Kill all of it with SIGKILL: whoever was stopped could not end otherwise."""

@@ -21,12 +21,17 @@ _AT_ONCE = 3 if storms.IS_LONG else 6
 _TIMEOUT = 7_200 if storms.IS_LONG else 300
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them."""
+    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them.
+
+    Where several processes share the tests, one of them has all the chaos.
+    """
     for item in items:
         if _is_ours(item):
             item.add_marker(pytest.mark.chaos)
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
+            item.add_marker(pytest.mark.xdist_group("chaos"))
     items.sort(key=lambda item: (_is_ours(item), _storm_of(item) is not None))
 
 
