@@ -14,6 +14,7 @@
     ├── AgentError                    an agent could not do its work
     │   ├── InvalidTask               the input does not fit the agent's input model
     │   ├── InvalidResult             the output does not fit its model, or is not JSON
+    │   ├── RoundsSpent               several agents came to no result in the rounds that they have
     │   └── RejectMessage             raised by an agent: this message can never be handled
     ├── MessageError
     │   ├── InvalidMessage            an envelope that breaks its own rules
@@ -38,6 +39,15 @@
     │   │   └── GuardsUnavailable     the store of the guards cannot be reached, and the policy says to stop then
     │   ├── DeadlineExceeded          it took too long
     │   └── WorkCancelled             somebody told it to stop
+    ├── RunError                      about a durable run
+    │   ├── RunNotFound               no run of that key, or no such version of it
+    │   ├── RunTaken                  somebody else works on it
+    │   ├── AmbiguousStep             a step died between intent and result, and somebody has to decide
+    │   ├── StepChanged               a finished step is asked for again with other code or arguments
+    │   ├── StepsDiffer               the names of the steps are not those of the last time
+    │   ├── NotRecordable             a result, event or state that is not JSON, or too large
+    │   ├── JournalCorrupt            records are damaged or missing; the run is in quarantine
+    │   └── JournalTooNew             written by a newer version
     ├── InjectedFault                 made by fault injection, of any category
     ├── ServiceError                  an external system failed or did not answer
     │   ├── ServiceThrottled          it said to come later
@@ -188,6 +198,10 @@ class InvalidResult(AgentError):
     """The output does not fit the agent's output model, or is not JSON. A retry does not help."""
 
 
+class RoundsSpent(AgentError):
+    """Several agents had as many rounds as they may have, and came to no result. A retry does not help."""
+
+
 class RejectMessage(AgentError):
     """Raised by an agent: this message can never be handled. It goes to the dead letters at once."""
 
@@ -330,6 +344,89 @@ class WorkCancelled(GuardError):
     """Somebody told the work to stop. A retry does not help."""
 
     category = Category.CANCELLED
+
+
+class RunError(AgenticError):
+    """Something is wrong with a durable run. A retry does not help unless a subclass says so."""
+
+
+class RunNotFound(RunError):
+    """There is no run of that key in this store, or no such version, checkpoint or time of it. A retry does not help."""
+
+
+class RunTaken(RunError):
+    """Somebody else works on the run, or has taken it over. Nothing was written. A retry may help, from ``retry_at`` on.
+
+    Attributes:
+        key: The run.
+        owner: Who has it.
+        retry_at: When the lease ends, unless it is renewed; ``None`` if nobody knows.
+    """
+
+    category = Category.TRANSIENT
+
+    def __init__(self, text: str, key: str = "", owner: str = "", retry_at: datetime | None = None) -> None:
+        super().__init__(text)
+        self.key = key
+        self.owner = owner
+        self.retry_at = retry_at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.key, self.owner, self.retry_at)
+
+
+class AmbiguousStep(RunError):
+    """A step began and never said how it ended: its effect may have taken place, or not. A person has to look.
+
+    Attributes:
+        key: The run.
+        step: The step.
+    """
+
+    def __init__(self, text: str, key: str = "", step: str = "") -> None:
+        super().__init__(text)
+        self.key = key
+        self.step = step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.key, self.step)
+
+
+class StepChanged(RunError):
+    """A step that is finished is asked for again with other code or arguments. A retry does not help."""
+
+
+class StepsDiffer(RunError):
+    """The names of a run's steps are not those of the last time: they must not depend on time or chance."""
+
+
+class NotRecordable(RunError):
+    """A result, an event or a state cannot be kept: it is not JSON, or too large. A retry does not help."""
+
+
+class JournalCorrupt(RunError):
+    """Records of a run are damaged or missing. It is in quarantine, and nothing of it was changed.
+
+    Attributes:
+        stream: The run.
+        version: The first record that is wrong; 0 for the head.
+        what: What is wrong with it.
+    """
+
+    def __init__(self, text: str, stream: str = "", version: int = 0, what: str = "") -> None:
+        super().__init__(text)
+        self.stream = stream
+        self.version = version
+        self.what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.stream, self.version, self.what)
+
+
+class JournalTooNew(RunError):
+    """A run has records of a newer version. Go on with it there, or upgrade here. A retry does not help."""
+
+    category = Category.CONFIGURATION
 
 
 class InjectedFault(AgenticError):

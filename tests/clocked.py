@@ -11,10 +11,18 @@ import postgres
 import redis_server
 
 from airflow_agentic.messaging import BusOptions, MessageBus
+from airflow_agentic.persistence.ports import RunStores
 from airflow_agentic.stores import Store
-from airflow_agentic.stores.memory import MemoryAgentStore, MemoryGuards, memory_bus_store
+from airflow_agentic.stores.memory import MemoryAgentStore, MemoryGuards, MemoryJournals, memory_bus_store
 from airflow_agentic.stores.redis import open_redis
-from airflow_agentic.stores.sql import SqlAgentStore, SqlDatabase, SqlGuards, schema, sql_bus_store
+from airflow_agentic.stores.sql import (
+    SqlAgentStore,
+    SqlDatabase,
+    SqlGuards,
+    schema,
+    sql_bus_store,
+    sql_run_stores,
+)
 from airflow_agentic.stores.sql.postgresql import PostgresDatabase
 
 if TYPE_CHECKING:
@@ -48,9 +56,11 @@ def opened(kind: str, folder: Path, clock: FakeClock, options: BusOptions | None
 
 
 def memory(clock: FakeClock, options: BusOptions | None = None) -> Store:
-    bus = MessageBus(memory_bus_store(clock), options, OWNER)
+    bus_store = memory_bus_store(clock)
+    journals = MemoryJournals(clock, bus_store.messages.append)
+    bus, runs = MessageBus(bus_store, options, OWNER), RunStores(journals, journals)
     agents, guards = MemoryAgentStore(clock), MemoryGuards(clock)
-    return Store("memory://", bus, agents, guards, lambda: "memory", lambda: None)
+    return Store("memory://", bus, agents, guards, runs, lambda: "memory", lambda: None)
 
 
 def sqlite(path: Path, clock: FakeClock, options: BusOptions | None = None) -> Store:
@@ -103,7 +113,7 @@ def redis(prefix: str, clock: FakeClock, options: BusOptions | None = None) -> S
     """Open a real Redis store whose scripts are told the clock's time."""
     server = open_redis(redis_server.url_of(prefix), clock=clock)
     bus = MessageBus(server.bus_store(), options, OWNER)
-    return Store(server.url, bus, server.agents(), server.guards(), server.probe, server.close)
+    return Store(server.url, bus, server.agents(), server.guards(), server.runs(), server.probe, server.close)
 
 
 def _store(database: SqlDatabase, options: BusOptions | None) -> Store:
@@ -113,6 +123,7 @@ def _store(database: SqlDatabase, options: BusOptions | None) -> Store:
         bus,
         SqlAgentStore(database),
         SqlGuards(database),
+        sql_run_stores(database),
         functools.partial(schema.probe, database),
         database.close,
     )

@@ -38,6 +38,7 @@ from airflow_agentic.messaging.ports import (
     Claim,
     DeliveryQuery,
     Heartbeat,
+    Outgoing,
     StateChange,
     Wanted,
 )
@@ -60,6 +61,10 @@ class MessageBus:
         owner: Name of this receiver in leases and histories; default ``host:pid``.
         metrics: Where numbers go.
         blobs: Where data goes that is too large to travel; without it all data travels.
+
+    Attributes:
+        options: As given.
+        blobs: As given.
     """
 
     def __init__(
@@ -75,15 +80,20 @@ class MessageBus:
         self.options = options or BusOptions()
         self._owner = owner
         self._metrics = metrics or NoMetrics()
-        self._blobs = blobs
+        self.blobs = blobs
         self._dispatch = Dispatcher(self.options, store.subscriptions, self._metrics, blobs)
         self._sender = Sender(store, self.options, self._dispatch)
         self._receiver = Receiver(store.messages, self.options, self._dispatch)
 
+    @property
+    def owner(self) -> str:
+        """Name of this receiver in leases and histories."""
+        return self._owner or process_name()
+
     def with_options(self, **changed: Any) -> MessageBus:
         """Return the same bus with other limits or times."""
         options = replace(self.options, **changed)
-        return MessageBus(self._store, options, self._owner, metrics=self._metrics, blobs=self._blobs)
+        return MessageBus(self._store, options, self._owner, metrics=self._metrics, blobs=self.blobs)
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -182,6 +192,15 @@ class MessageBus:
         self.ask(asked)
         return requests.wait_for_reply(self, asked)
 
+    def outgoing(self, messages: Iterable[Message]) -> list[Outgoing]:
+        """Return messages as the store takes them, for who commits them together with something else of the same store.
+
+        Raises:
+            InvalidMessage: One breaks a rule of its kind.
+            MessageTooLarge: One is over the limit.
+        """
+        return [self._sender.prepared(message, _NO_TIME) for message in messages]
+
     def ask(self, message: Message) -> None:
         """Send a request that :func:`airflow_agentic.messaging.requests.prepared` made, and do not wait.
 
@@ -234,7 +253,7 @@ class MessageBus:
         Raises:
             InvalidMessage: ``max_messages`` or ``lease`` is not positive.
         """
-        wanted = self._receiver.wanted(mailbox, max_messages, lease, self._me())
+        wanted = self._receiver.wanted(mailbox, max_messages, lease, self.owner)
         deadline = time.monotonic() + wait.total_seconds()
         while True:
             claims = self._store.messages.claim(wanted)
@@ -281,7 +300,7 @@ class MessageBus:
             raise InvalidMessage("ack_and_receive needs a delivery to ack: receive gives the first one")
         mailbox = deliveries[0].mailbox
         claims = self._end(
-            deliveries, send, (), self._receiver.wanted(mailbox, max_messages, lease, self._me()), None
+            deliveries, send, (), self._receiver.wanted(mailbox, max_messages, lease, self.owner), None
         )
         return self._receiver.deliveries(mailbox, claims, self)
 
@@ -302,9 +321,19 @@ class MessageBus:
         """Put a delivery into the dead letters; see ``Delivery.reject``."""
         self._sender.settle([replace(settlement(delivery, "reject"), reason=plain(reason))], send)
 
-    def release(self, *deliveries: Delivery) -> None:
-        """Give deliveries back unhandled; see ``Delivery.release``."""
-        self._store.messages.settle([settlement(delivery, "release") for delivery in deliveries])
+    def release(self, *deliveries: Delivery, delay: timedelta = _NO_TIME) -> None:
+        """Give deliveries back unhandled; see ``Delivery.release``.
+
+        Args:
+            deliveries: Which.
+            delay: Time before which nobody can receive them.
+
+        Raises:
+            StaleLease: As for ``Delivery.release``.
+        """
+        self._store.messages.settle(
+            [replace(settlement(delivery, "release"), delay=delay) for delivery in deliveries]
+        )
 
     def extend(self, delivery: Delivery, lease: timedelta | None = None) -> datetime:
         """Make the lease end ``lease`` from now; see ``Delivery.extend``."""
@@ -499,13 +528,13 @@ class MessageBus:
         """
         age = max(older_than or _NO_TIME, self.options.dedup_window)
         envelopes = self._store.books.purge(age, limit)
-        if self._blobs is not None:
+        if self.blobs is not None:
             for envelope in envelopes:
                 with contextlib.suppress(
                     UndecodableMessage
                 ):  # another version's: whose data only that one finds
                     if b'"dataref"' in envelope and (where := decode(envelope).data_ref):
-                        self._blobs.delete(where)
+                        self.blobs.delete(where)
         return len(envelopes)
 
     # -- signs of life ---------------------------------------------------------------------------------
@@ -546,8 +575,23 @@ class MessageBus:
                     ) from None
             raise
 
-    def _me(self) -> str:
-        return self._owner or process_name()
+
+def is_gone(owner: str) -> bool:
+    """Whether a holder of leases is known to be gone: a process of this host that is not there any more.
+
+    Args:
+        owner: ``host:pid``, or ``task@host:pid``.
+    """
+    host, _, pid = owner.rpartition("@")[2].rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OverflowError, PermissionError):
+        return False
+    return False
 
 
 def process_name() -> str:

@@ -55,13 +55,23 @@ def mailbox_rules(project: Project) -> dict[str, MailboxRules]:
 
 
 def check_routes(project: Project) -> Iterator[tuple[Any, ...]]:
-    """Yield what is wrong with filters: path, message, suggestion.
+    """Yield what is wrong with filters, and with the conditions of workflows: path, message, suggestion.
 
     This is the entry point ``routes`` of the group ``airflow_agentic.project_checks``.
     """
     for path, said in _said(project):
         if said.filter is not None and (wrong := _fault(said.filter)):
             yield (*path, "filter"), *wrong
+    yield from check_conditions(project)
+
+
+def check_conditions(project: Project) -> Iterator[tuple[Path, str]]:
+    """Yield what is wrong with the conditions of workflows: path and message."""
+    for path, text in _conditions(project):
+        try:
+            compiled(text, "output")
+        except InvalidFilter as error:
+            yield path, str(error)
 
 
 def require_usable(subscriptions: Iterable[Subscription]) -> None:
@@ -108,6 +118,14 @@ def _said(project: Project) -> Iterator[tuple[Path, SubscriptionSection]]:
                 yield (section, name, "subscriptions", index), each
     for name, route in project.routes.items():
         yield ("routes", name), route
+
+
+def _conditions(project: Project) -> Iterator[tuple[Path, str]]:
+    for name, workflow in project.workflows.items():
+        for index, rule in enumerate(workflow.rules):
+            yield ("workflows", name, "rules", index, "when"), rule.when
+        if workflow.until is not None:
+            yield ("workflows", name, "until"), workflow.until
 
 
 def _fault(text: str) -> tuple[str, str | None] | None:

@@ -14,7 +14,10 @@ _CODE_AT_END = re.compile(r" \[[A-Z_]+\]$")
 _LONGEST_REASON = 300
 _TOO_LARGE = " out of range for "
 _LEAST, _MOST, _LARGEST_FLOAT = -(2**63), 2**63 - 1, 10**308
-_HINT = "Write a CEL condition on msg, as in msg.data.total > 100 && msg.type == 'order.created'"
+_HINTS = {
+    "msg": "Write a CEL condition on msg, as in msg.data.total > 100 && msg.type == 'order.created'",
+    "output": "Write a CEL condition on output, as in output.total > 100 && output.kind == 'refund'",
+}
 
 
 class Filter:
@@ -22,42 +25,44 @@ class Filter:
 
     Args:
         text: The condition.
+        root: What it is about: ``msg``, or the ``output`` of a task.
 
     Raises:
         InvalidFilter: It does not compile, or its type can never be a truth value.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, root: str = "msg") -> None:
         from cel_expr_python import cel
 
         self.text = text
+        self._root = root
         self._error = cel.Type.ERROR
         try:
-            self._expression = _environment().compile(text)
+            self._expression = _environment(root).compile(text)
         except (RuntimeError, TypeError) as error:  # TypeError: no text, or half a surrogate pair in it
             raise InvalidFilter(
-                f"the filter {text!r:.300} does not compile: {_first_line(error)}. {_HINT}"
+                f"the filter {text!r:.300} does not compile: {_first_line(error)}. {_HINTS[root]}"
             ) from None
         if self._expression.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
             raise InvalidFilter(
-                f"the filter {text!r:.300} is no condition: it is never true or false. {_HINT}"
+                f"the filter {text!r:.300} is no condition: it is never true or false. {_HINTS[root]}"
             )
 
-    def matches(self, values: dict[str, Any]) -> tuple[bool, str | None]:
+    def matches(self, values: Any) -> tuple[bool, str | None]:
         """Say whether it holds.
 
         Args:
-            values: The message, as :func:`attributes` gives it.
+            values: The message, as :func:`attributes` gives it; or the output.
 
         Returns:
             Whether it holds; and, where it cannot be said, why. A condition that fails or gives no truth value does
             not hold, and neither does one that takes more than the engine's budget of steps.
         """
         try:
-            value = self._expression.eval(data={"msg": values})
+            value = self._expression.eval(data={self._root: values})
             if value.type() == self._error and _TOO_LARGE in str(value.value()):
                 # One number of JSON that is none of CEL's, anywhere in the data, and nothing can be asked of it.
-                value = self._expression.eval(data={"msg": _with_floats(values)})
+                value = self._expression.eval(data={self._root: _with_floats(values)})
             found = value.value()
         except RuntimeError as error:
             return False, _first_line(error)
@@ -89,13 +94,13 @@ def attributes(message: Message) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def compiled(text: str) -> Filter:
+def compiled(text: str, root: str = "msg") -> Filter:
     """Return a filter, compiled once a process.
 
     Raises:
         InvalidFilter: See :class:`Filter`.
     """
-    return Filter(text)
+    return Filter(text, root)
 
 
 def _with_floats(value: Any) -> Any:
@@ -110,10 +115,10 @@ def _with_floats(value: Any) -> Any:
 
 
 @functools.cache
-def _environment() -> Any:
+def _environment(root: str) -> Any:
     from cel_expr_python import cel
 
-    return cel.NewEnv(variables={"msg": cel.Type.DYN})
+    return cel.NewEnv(variables={root: cel.Type.DYN})
 
 
 def _first_line(said: Any) -> str:

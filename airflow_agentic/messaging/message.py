@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import from_json, to_json
 
 from airflow_agentic.errors import ErrorReply, InvalidMessage
-from airflow_agentic.messaging.jsonpath import first_non_json
 from airflow_agentic.messaging.topics import TOPIC_PATTERN
+from airflow_agentic.security.canonical import first_non_json
 
 MAILBOX_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$"
 Mailbox = Annotated[str, Field(pattern=MAILBOX_PATTERN)]

@@ -94,8 +94,8 @@ class Settlement:
         delivery_id: Which.
         token: Proof of the lease.
         outcome: ``ack`` (done), ``nack`` (ready after ``delay``, or dead when the attempts are spent),
-            ``reject`` (dead), ``release`` (ready now, the attempt is not counted).
-        delay: For ``nack``.
+            ``reject`` (dead), ``release`` (ready after ``delay``, the attempt is not counted).
+        delay: For ``nack`` and ``release``.
         reason: For ``nack`` and ``reject``; kept in the history.
         mailbox: Where it was claimed.
         ordering_key: The key it was claimed with, if any.

@@ -9,8 +9,8 @@ from pydantic_core import from_json
 
 from airflow_agentic.errors import InvalidMessage, StateConflict
 from airflow_agentic.messaging.delivery import Delivery
-from airflow_agentic.messaging.jsonpath import as_json
 from airflow_agentic.messaging.ports import StateChange, StateEntry, StateStore
+from airflow_agentic.security.canonical import as_json
 
 INBOX = "inbox/"
 """Beginning of the scopes that hold the receipts of consumers; old ones are forgotten. No mailbox is called so."""
@@ -27,12 +27,13 @@ def changes(
     values, versions = values or {}, versions or {}
     if extra := sorted(set(versions) - set(values)):
         raise InvalidMessage(f"versions= names what state= does not change: {', '.join(extra)}")
-    return [
-        StateChange(
-            scope, key, None if value is None else as_json(value, f"state[{key!r}]"), versions.get(key)
-        )
-        for key, value in values.items()
-    ]
+    try:
+        encoded = {
+            key: None if value is None else as_json(value, f"state[{key!r}]") for key, value in values.items()
+        }
+    except ValueError as error:
+        raise InvalidMessage(str(error)) from None
+    return [StateChange(scope, key, value, versions.get(key)) for key, value in encoded.items()]
 
 
 def receipt(consumer: str, source: str, message_id: str) -> StateChange:

@@ -39,6 +39,8 @@ _NAMES: Mapping[str, Category] = {
     "builtins.KeyboardInterrupt": Category.CANCELLED,
     "builtins.SystemExit": Category.CANCELLED,
     "builtins.GeneratorExit": Category.CANCELLED,
+    # A durable run that waits: it says nothing of the other side.
+    "airflow_agentic.RunSuspended": Category.CANCELLED,
     "airflow.AirflowTaskTerminated": Category.CANCELLED,
     "airflow.AirflowTaskTimeout": Category.DEADLINE_EXCEEDED,
     "builtins.TimeoutError": Category.DEADLINE_EXCEEDED,

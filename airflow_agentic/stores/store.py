@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from airflow_agentic.agents.status import AgentStore
 from airflow_agentic.config.policies import Policy
 from airflow_agentic.errors import InvalidOption
-from airflow_agentic.messaging.bus import MessageBus
+from airflow_agentic.messaging.bus import MessageBus, is_gone
 from airflow_agentic.messaging.options import BusOptions
 from airflow_agentic.messaging.ports import Blobs, BusStore
 from airflow_agentic.observability.metrics import Metrics, NoMetrics
+from airflow_agentic.persistence.history import Event, Moment, When
+from airflow_agentic.persistence.integrity import Damage
+from airflow_agentic.persistence.ports import Facilities, RunStores
+from airflow_agentic.persistence.run import Run
+from airflow_agentic.persistence.runs import Runs
+from airflow_agentic.persistence.session import RunOptions
+from airflow_agentic.persistence.state import StateSchema
 from airflow_agentic.resilience.admission import NOBODY, Subject
 from airflow_agentic.resilience.breakers import BreakerHandle
 from airflow_agentic.resilience.guard import Guard
 from airflow_agentic.resilience.guards import GuardOptions, Guards
+from airflow_agentic.resilience.keeping import KEEPER
 from airflow_agentic.resilience.ports import GuardStore
 from airflow_agentic.stores.telling import TellingEvents
 
@@ -40,6 +48,7 @@ class Store:
         bus: Sends and receives messages.
         agents: State and numbers of named agents.
         guards: What guards know, for all workers.
+        run_stores: Durable runs, as they are kept.
         guard_options: What the guards of this store go by.
         faults: What is injected; ``None`` for nothing.
     """
@@ -48,6 +57,7 @@ class Store:
     bus: MessageBus
     agents: AgentStore
     guards: GuardStore
+    run_stores: RunStores = field(repr=False)
     probe: Callable[[], str] = field(repr=False)
     disconnect: Callable[[], None] = field(repr=False)
     guard_options: GuardOptions = field(default_factory=GuardOptions, repr=False)
@@ -70,6 +80,61 @@ class Store:
     def breaker(self, key: str) -> BreakerHandle:
         """Return the breaker of a key, to look at it or set it by hand."""
         return self.guarding.breaker(key)
+
+    @functools.cached_property
+    def runs(self) -> Runs:
+        """The durable runs, to open, look at and change by hand."""
+        return self.runs_with()
+
+    def runs_with(self, options: RunOptions | None = None, is_gone: Callable[[str], bool] = is_gone) -> Runs:
+        """Return the durable runs, kept in another way or for somebody who knows more of who is gone.
+
+        Args:
+            options: How those are kept of which nothing else is said.
+            is_gone: Whether an owner of leases is known to be gone.
+        """
+        blobs = self.bus.blobs
+        facilities = Facilities(
+            lambda: self.bus.owner,
+            self.bus.outgoing,
+            blobs.put if blobs else None,
+            blobs.get if blobs else None,
+            is_gone,
+            KEEPER,
+        )
+        return Runs(self.run_stores, facilities, options)
+
+    def run(self, agent: str, key: str | None = None, persistence: str | None = None, **options: Any) -> Run:
+        """Open a durable run: ``with store.run("triage", key="ticket-7") as run: run.step("read", read, ticket)``.
+
+        Args:
+            agent: Whose run it is.
+            key: Names it: opened again by the same key, it goes on. Default a new name.
+            persistence: ``hybrid`` (the default), ``events``, ``snapshot`` or ``checkpoint``.
+            options: Other fields of :class:`airflow_agentic.persistence.RunOptions`.
+
+        Raises:
+            ConfigurationError: The key, the agent or the persistence cannot be one.
+            RunTaken: Somebody else works on it.
+            JournalCorrupt: It is damaged.
+        """
+        return self.runs.open(agent, key, persistence=persistence, **options)
+
+    def history(self, key: str) -> list[Event]:
+        """Return what happened in a run; see :meth:`Runs.history`."""
+        return self.runs.history(key)
+
+    def at(self, key: str, when: When, schema: StateSchema | None = None) -> Moment:
+        """Return a run as it was at a version, a checkpoint or a time; see :meth:`Runs.at`."""
+        return self.runs.at(key, when, schema)
+
+    def fork(self, key: str, at: When | None = None, **options: Any) -> str:
+        """Begin a new run from a past moment of another one; see :meth:`Interventions.fork`."""
+        return self.runs.by_hand.fork(key, at=at, **options)
+
+    def verify(self, key: str) -> Sequence[Damage]:
+        """Return all that is wrong with a run's journal; see :meth:`Runs.verify`."""
+        return self.runs.verify(key)
 
     def close(self) -> None:
         """Tell of what was kept back, and end the connections."""
@@ -130,7 +195,9 @@ def open_store(
         guards, bus_store = FaultyGuards(parts.guards, injected), faulty_bus(parts.bus, injected)
     bus = MessageBus(bus_store, options=options, owner=owner, metrics=metrics, blobs=blobs)
     going_by = guard_options or GuardOptions(metrics=metrics or NoMetrics())
-    return Store(parts.url, bus, parts.agents, guards, parts.probe, parts.disconnect, going_by, injected)
+    return Store(
+        parts.url, bus, parts.agents, guards, parts.runs, parts.probe, parts.disconnect, going_by, injected
+    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +206,7 @@ class _Parts:
     bus: BusStore
     agents: AgentStore
     guards: GuardStore
+    runs: RunStores
     probe: Callable[[], str]
     disconnect: Callable[[], None]
 
@@ -146,24 +214,39 @@ class _Parts:
 def _parts(url: str) -> _Parts:
     scheme = urlsplit(url).scheme
     if scheme == "memory":
-        from airflow_agentic.stores.memory import MemoryAgentStore, MemoryGuards, memory_bus_store
+        from airflow_agentic.stores.memory import (
+            MemoryAgentStore,
+            MemoryGuards,
+            MemoryJournals,
+            memory_bus_store,
+        )
 
+        bus_store = memory_bus_store()
+        journals = MemoryJournals(send=bus_store.messages.append)
+        runs = RunStores(journals, journals)
         return _Parts(
-            url, memory_bus_store(), MemoryAgentStore(), MemoryGuards(), lambda: "memory", lambda: None
+            url, bus_store, MemoryAgentStore(), MemoryGuards(), runs, lambda: "memory", lambda: None
         )
     if scheme in _SQL:
-        from airflow_agentic.stores.sql import SqlAgentStore, SqlGuards, schema, sql_bus_store
+        from airflow_agentic.stores.sql import SqlAgentStore, SqlGuards, schema, sql_bus_store, sql_run_stores
 
         database = schema.open_database(url)
         probe = functools.partial(schema.probe, database)
         agents, guards = SqlAgentStore(database), SqlGuards(database)
-        return _Parts(database.url, sql_bus_store(database), agents, guards, probe, database.close)
+        runs = sql_run_stores(database)
+        return _Parts(database.url, sql_bus_store(database), agents, guards, runs, probe, database.close)
     if scheme in _REDIS:
         from airflow_agentic.stores.redis import open_redis
 
         server = open_redis(url)
         return _Parts(
-            server.url, server.bus_store(), server.agents(), server.guards(), server.probe, server.close
+            server.url,
+            server.bus_store(),
+            server.agents(),
+            server.guards(),
+            server.runs(),
+            server.probe,
+            server.close,
         )
     # Not the URL itself: there may be a password in it.
     raise InvalidOption(

@@ -12,7 +12,15 @@ from typing import Any
 
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpRequest, HttpResponse, HttpTransport
 from airflow_agentic.messaging import BusOptions, MessageBus
-from airflow_agentic.stores.memory import Clock, MemoryAgentStore, MemoryGuards, memory_bus_store, utc_now
+from airflow_agentic.persistence.ports import RunStores
+from airflow_agentic.stores.memory import (
+    Clock,
+    MemoryAgentStore,
+    MemoryGuards,
+    MemoryJournals,
+    memory_bus_store,
+    utc_now,
+)
 from airflow_agentic.stores.store import Store
 
 
@@ -54,9 +62,11 @@ def memory_store(clock: Clock = utc_now, options: BusOptions | None = None) -> I
         clock: Tells the store the time, for example a :class:`FakeClock`.
         options: Limits and times of the bus.
     """
-    bus = MessageBus(memory_bus_store(clock), options)
+    bus_store = memory_bus_store(clock)
     agents, guards = MemoryAgentStore(clock), MemoryGuards(clock)
-    with Store("memory://", bus, agents, guards, lambda: "memory", lambda: None) as store:
+    journals = MemoryJournals(clock, bus_store.messages.append)
+    runs, bus = RunStores(journals, journals), MessageBus(bus_store, options)
+    with Store("memory://", bus, agents, guards, runs, lambda: "memory", lambda: None) as store:
         yield store
 
 

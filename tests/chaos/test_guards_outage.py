@@ -67,7 +67,9 @@ def test_what_guards_know_survives_a_restart_of_the_server(server):
         with open_store(server.url) as other, pytest.raises(CircuitOpen, match="ann: they move"):
             other.guard(POLICY, "conn:x").call(int)
         time.sleep(1.1)  # until what this process remembers is too old
-        back_again(lambda: is_let_through(guard))  # while the server is not back yet, its policy lets calls go
+        back_again(
+            lambda: is_let_through(guard)
+        )  # while the server is not back yet, its policy lets calls go
         with pytest.raises(CircuitOpen, match="ann: they move"):
             guard.call(int)
         assert store.breaker("conn:x").state is BreakerState.FORCED_OPEN

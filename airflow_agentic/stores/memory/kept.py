@@ -114,7 +114,10 @@ class Kept:
         if settlement.outcome == "ack":
             return replace(self, state=DONE, reason=None, updated_at=now)
         if settlement.outcome == "release":
-            return replace(self, state=READY, attempts=self.attempts - 1, visible_at=now, updated_at=now)
+            visible_at = now + settlement.delay
+            return replace(
+                self, state=READY, attempts=self.attempts - 1, visible_at=visible_at, updated_at=now
+            )
         kept = self._noted(now, settlement.outcome, self.owner, reason)
         if settlement.outcome == "reject":
             return replace(kept, state=DEAD, reason=reason)

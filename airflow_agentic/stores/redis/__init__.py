@@ -19,6 +19,10 @@ All keys begin with a prefix, ``agentic:`` by default. ``M`` is a mailbox, ``P``
 ``subscriptions``, ``beats``  who wants to hear what; the last sign of life of each source
 ``agent:A``, ``instances:A``  a named agent and its instances; ``agents`` and ``names`` find them
 ``guard:K:NAME``              a document of a guard of kind ``K``; ``guards:K``: their names, in order
+``run:S``, ``log:S``          the head of a durable run, and its records by version
+``snap:S``, ``snaps:S``       its snapshots, and their versions
+``streams``, ``of:C``         names of runs, in order; the same of one correlation
+``runs:ST``, ``runs:ST:A``    runs that stand so, and those of one agent, by the time of their last record
 ``schema``                    the version of all this
 ============================  =======================================================================================
 """

@@ -39,10 +39,10 @@ class RedisMessages:
     def append(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         """See the port."""
         call = secrets.token_hex(4)
-        arguments = list(_outgoing_arguments(outgoing))
+        arguments = list(outgoing_arguments(outgoing))
         # Where the answer is lost, the messages may be there already: they tell by which call they came.
         answer = self._server.run(APPEND, call, "0", *arguments, repeated=(call, "1", *arguments))
-        _check(answer, ())
+        check_sent(answer)
         return [flag == "1" for flag in answer[1].decode()]
 
     def claim(self, wanted: Wanted) -> list[Claim]:
@@ -63,13 +63,13 @@ class RedisMessages:
         """See the port."""
         settled = _settlement_arguments(settlements)
         if not outgoing and not changes and then is None:
-            _check(self._server.run(SETTLE, *settled), ())
+            check_sent(self._server.run(SETTLE, *settled))
             return []
         wanted = (0,) if then is None else (1, *_wanted_arguments(then))
-        sent = (*change_arguments(changes), *_outgoing_arguments(outgoing))
+        sent = (*change_arguments(changes), *outgoing_arguments(outgoing))
         script = COMMIT if outgoing or changes else COMMIT_WITHOUT_MORE
         answer = self._server.run(script, *settled, *sent, *wanted)
-        _check(answer, changes)
+        check_sent(answer, changes)
         return _claims(answer[1])
 
     def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
@@ -95,7 +95,8 @@ def _settlement_arguments(settlements: Sequence[Settlement]) -> Iterator[Argumen
         yield to_bytes(each.reason)
 
 
-def _outgoing_arguments(outgoing: Sequence[Outgoing]) -> Iterator[Argument]:
+def outgoing_arguments(outgoing: Sequence[Outgoing]) -> Iterator[Argument]:
+    """Yield messages as scripts take them."""
     yield len(outgoing)
     for message in outgoing:
         yield from _message_arguments(message)
@@ -124,7 +125,14 @@ def _wanted_arguments(wanted: Wanted) -> tuple[Argument, ...]:
     return f"{wanted.limit} {to_ms(wanted.lease)} {secrets.token_hex(16)}", wanted.mailbox, wanted.owner
 
 
-def _check(answer: Any, changes: Sequence[StateChange]) -> None:
+def check_sent(answer: Any, changes: Sequence[StateChange] = ()) -> None:
+    """Raise the error for what a script refused.
+
+    Raises:
+        StaleLease: A delivery is not held any more.
+        StateConflict: One of the changes is of a value of another version.
+        MailboxFull: A message found no room.
+    """
     kind, *rest = answer
     if kind == b"stale":
         raise stale_lease(int(rest[0]))

@@ -77,5 +77,16 @@ CHANGE_DOCUMENTS = Script(("documents", "documents_change"), "allow-oom")
 LIST_DOCUMENTS = Script(("documents", "documents_list"), "no-writes", again=True)
 PURGE_DOCUMENTS = Script(("documents", "documents_purge"), "allow-oom")
 
+APPEND_RECORDS = Script(("deliveries", *_SENDING, "runs", "runs_append"))
+INDEX_RECORDS = Script(("runs_index",), "no-writes", again=True)
+READ_SNAPSHOT = Script(("runs_snapshot",), "no-writes", again=True)
+PRUNE_RECORDS = Script(("runs", "runs_prune"), "allow-oom")
+READ_RUNS = Script(("runs_read",), "no-writes", again=True)
+NEWEST_RUNS = Script(("runs_newest",), "no-writes", again=True)
+# A run could not be given back if it were refused when the memory is full.
+HOLD_RUN = Script(("runs_hold",), "allow-oom", again=True)
+MARK_RUN = Script(("runs", "runs_mark"), "allow-oom", again=True)
+FORGET_RUN = Script(("runs", "runs_forget"), "allow-oom")
+
 SCHEMA = Script(("schema",), again=True)
 PROBE = Script(("probe",), again=True)

@@ -29,6 +29,8 @@ class Dialect:
         bytewise: Sorts texts as Python does, byte by byte.
         greatest: Function that returns the larger of two values.
         no_limit: ``LIMIT`` of a query that has only an ``OFFSET``.
+        raw: Bytes of a text or of bytes, whatever was made of them behind our back.
+        whole: A whole number, or -1 for what is none.
         has_table: A query for the table ``:name`` where new tables are made.
         lock_mailbox: Statement that makes others wait who count the same mailbox, until the transaction ends.
         lock_schema: Statement that makes others wait with their migration until the transaction ends.
@@ -50,6 +52,8 @@ class Dialect:
     bytewise: str
     greatest: str
     no_limit: str
+    raw: str
+    whole: str
     has_table: str
     lock_mailbox: str = ""
     lock_schema: str = ""
@@ -97,6 +101,9 @@ SQLITE = Dialect(
     bytewise="COLLATE BINARY",
     greatest="max",
     no_limit="LIMIT -1",
+    # Columns keep whatever they are given, and the driver reads no text that is not UTF-8.
+    raw="CAST({value} AS BLOB)",
+    whole="CASE WHEN typeof({value}) = 'integer' THEN {value} ELSE -1 END",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name",
 )
 
@@ -117,6 +124,8 @@ POSTGRESQL = Dialect(
     bytewise='COLLATE "C"',
     greatest="greatest",
     no_limit="",
+    raw="{value}",
+    whole="{value}",
     has_table="SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = :name",
     # Any number will do if it is always the same: this one is "agentic" in ASCII. And tables of a schema that is
     # searched later are not those to migrate.

@@ -13,10 +13,9 @@ from airflow_agentic.stores.documents import check_changes, check_keys, check_na
 from airflow_agentic.stores.sql.clock import from_ms, to_ms
 from airflow_agentic.stores.sql.database import SqlDatabase
 from airflow_agentic.stores.sql.dialects import Dialect
+from airflow_agentic.stores.sql.prefixes import behind
 
 _KEEP_MS: Mapping[str, int] = {kind: to_ms(span) for kind, span in KEEP.items()}
-_LAST_CHARACTER = "\U0010ffff"
-_SURROGATES = range(0xD800, 0xE000)
 
 
 class _ConflictError(Exception):
@@ -142,7 +141,7 @@ class SqlGuards:
         """See the port."""
         check_name(kind, prefix)
         values = {"kind": kind, "prefix": prefix, "keep": _KEEP_MS[kind], "limit": limit}
-        if end := _behind(prefix):
+        if end := behind(prefix):
             values["end"] = end
         statement = self._sql.entries.format(end="AND name < :end" if end else "")
         return [(row.name, _entry(row)) for row in self._db.fetch(statement, values, again=True)]
@@ -202,12 +201,3 @@ class SqlGuards:
 
 def _entry(row: Any) -> GuardEntry:
     return GuardEntry(bytes(row.value), row.version, from_ms(row.updated_at))
-
-
-def _behind(prefix: str) -> str:
-    """Return the first text behind all that begin so; nothing if there is none."""
-    left = prefix.rstrip(_LAST_CHARACTER)
-    if not left:
-        return ""
-    following = ord(left[-1]) + 1
-    return left[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)

@@ -46,8 +46,8 @@ class SqlMessages:
         elif sql.send_many and all(map(_is_plain, outgoing)) and _differ(outgoing):
             new = self._send(sql.send_many, outgoing)
         else:
-            new = self._db.committed(lambda: self._insert(outgoing))
-        self._wake(outgoing)
+            new = self._db.committed(lambda: self.insert(outgoing))
+        self.wake_for(outgoing)
         return new
 
     def claim(self, wanted: Wanted) -> list[Claim]:
@@ -77,7 +77,7 @@ class SqlMessages:
             self._end(settlements[0])
             return []
         claims = self._db.committed(lambda: self._settle(settlements, outgoing, changes, then))
-        self._wake(outgoing)
+        self.wake_for(outgoing)
         return claims
 
     def extend(self, held: Mapping[int, str], lease: timedelta) -> dict[int, datetime]:
@@ -103,10 +103,11 @@ class SqlMessages:
             before = {row.position for row in self._db.fetch(statement, arrays)}
         except Deadlock:
             # Somebody sends the same ones in another order.
-            return self._db.committed(lambda: self._insert(outgoing))
+            return self._db.committed(lambda: self.insert(outgoing))
         return [position not in before for position in range(1, len(rows) + 1)]
 
-    def _insert(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+    def insert(self, outgoing: Sequence[Outgoing]) -> list[bool]:
+        """Store messages in the caller's transaction; see :meth:`append`."""
         if not self._db.dialect.takes_arrays and all(map(_is_plain, outgoing)):
             return self._insert_plain(outgoing)
         stored = self._insert_messages(outgoing)
@@ -180,7 +181,8 @@ class SqlMessages:
             self._db.fetch(self._db.dialect.lock_mailbox, {"mailbox": mailbox})
         return int(self._db.fetch(self._sql.count_open, {"mailbox": mailbox, "limit": limit})[0][0])
 
-    def _wake(self, outgoing: Sequence[Outgoing]) -> None:
+    def wake_for(self, outgoing: Sequence[Outgoing]) -> None:
+        """Tell those who wait for messages that they came; after the commit."""
         if outgoing:
             self._db.wake({address.mailbox for message in outgoing for address in message.addresses})
 
@@ -204,7 +206,7 @@ class SqlMessages:
         if lanes:
             self._lanes.leave(lanes)
         if outgoing:
-            self._insert(outgoing)
+            self.insert(outgoing)
         if changes:
             self._state.apply(changes)
         return self._claim_then(then) if then else []

@@ -6,7 +6,7 @@ from airflow_agentic.errors import SchemaTooNew, SchemaTooOld
 from airflow_agentic.stores.sql.connecting import connect
 from airflow_agentic.stores.sql.database import SqlDatabase
 
-HEAD = "0004"
+HEAD = "0005"
 """Revision of this version. Revisions are numbers in order, so that older and newer can be told apart."""
 
 VERSION_TABLE = "agentic_schema_version"

@@ -350,7 +350,8 @@ def _settle(dialect: Dialect) -> dict[str, str]:
         RETURNING state""",
         "release": f"""
         UPDATE agentic_delivery SET
-            state = 'ready', attempts = attempts - 1, visible_at = {now}, lease_token = NULL, updated_at = {now}
+            state = 'ready', attempts = attempts - 1, visible_at = {now} + :delay,
+            lease_token = NULL, updated_at = {now}
         WHERE {is_held}
         RETURNING state""",
     }

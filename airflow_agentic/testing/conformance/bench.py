@@ -24,6 +24,7 @@ from airflow_agentic.messaging.ports import (
     StateChange,
     Wanted,
 )
+from airflow_agentic.persistence.ports import RunStores
 from airflow_agentic.resilience.ports import GuardStore
 
 ATTEMPTS = 3
@@ -41,6 +42,10 @@ Open = Callable[[], "BusStore | AbstractContextManager[BusStore]"]
 
 OpenGuards = Callable[[], "GuardStore | AbstractContextManager[GuardStore]"]
 """Opens the documents of guards; each time the same ones, if they are durable or shared."""
+
+
+OpenRuns = Callable[[], "RunStores | AbstractContextManager[RunStores]"]
+"""Opens the durable runs; each time the same ones, if they are durable or shared."""
 
 
 class MovableClock(Protocol):
@@ -66,6 +71,7 @@ class Bench:
         clock: The clock of the store, if it can be moved. Otherwise the checks wait for short times to pass.
         short: A time that is long enough for the store to tell it from none; does not matter if there is a clock.
         guards: Opens the documents of guards, if the store keeps any: as ``open`` does.
+        runs: Opens the durable runs, if the store keeps any: as ``open`` does.
     """
 
     def __init__(
@@ -74,9 +80,11 @@ class Bench:
         clock: MovableClock | None = None,
         short: timedelta = timedelta(seconds=0.1),
         guards: OpenGuards | None = None,
+        runs: OpenRuns | None = None,
     ) -> None:
         self.open = open
         self.open_guards = guards
+        self.open_runs = runs
         self.clock = clock
         self.short = short if clock is None else _MOVED
         name = uuid.uuid4().hex[:12]
@@ -85,6 +93,7 @@ class Bench:
         self._opened = contextlib.ExitStack()
         self._store: BusStore | None = None
         self._guards: GuardStore | None = None
+        self._runs: RunStores | None = None
         self._sent = 0
 
     def __enter__(self) -> Self:
@@ -97,7 +106,7 @@ class Bench:
 
     def close(self) -> None:
         """End what was opened; what is asked of the bench next opens the store again."""
-        self._store = self._guards = None
+        self._store = self._guards = self._runs = None
         self._opened.close()
 
     @property
@@ -130,6 +139,24 @@ class Bench:
                 "this check is about documents of guards: give the bench guards=, or leave the check out"
             )
         found = self.open_guards()
+        return self._opened.enter_context(found) if isinstance(found, AbstractContextManager) else found
+
+    @property
+    def runs(self) -> RunStores:
+        """The durable runs, which a check uses that needs ``runs``."""
+        if self._runs is None:
+            self._runs = self.other_runs()
+        return self._runs
+
+    def other_runs(self) -> RunStores:
+        """Open the durable runs once more.
+
+        Raises:
+            ValueError: Nobody said how.
+        """
+        if self.open_runs is None:
+            raise ValueError("this check is about durable runs: give the bench runs=, or leave the check out")
+        found = self.open_runs()
         return self._opened.enter_context(found) if isinstance(found, AbstractContextManager) else found
 
     def let_pass(self, times: int = 1) -> None:

@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 60
 _MOMENT = timedelta(seconds=1)
 
 # Whatever takes a name for a pattern, or sorts or compares it in a way of its own, is found out by one of these.
-_NAMES = (
+NAMES = (
     "",
     "%",
     "%a",
@@ -49,6 +49,7 @@ _NAMES = (
     "\U0010ffff",
     "\U0010ffffz",
 )
+"""Names that a store may mistake for each other."""
 
 
 def _key(bench: Bench, name: str = "a", kind: Kind = "breaker") -> GuardKey:
@@ -217,19 +218,19 @@ def what_is_too_large_is_refused_whole(bench: Bench) -> None:
 @guards.promise(GUARDS)
 def names_mean_nothing_to_the_store(bench: Bench) -> None:
     """Names are told apart whatever characters they are of; none of them is a pattern."""
-    for name in _NAMES:
+    for name in NAMES:
         true(_put(bench, repr(name).encode(), 0, name), f"the name {name!r} was taken for another one")
-    wanted = {name: (repr(name).encode(), 1) for name in _NAMES}
-    equal(_kept(bench, *_NAMES), wanted, "what is read")
+    wanted = {name: (repr(name).encode(), 1) for name in NAMES}
+    equal(_kept(bench, *NAMES), wanted, "what is read")
 
 
 @guards.promise(GUARDS)
 def documents_are_listed_in_order(bench: Bench) -> None:
     """The documents of a kind are listed by name, in the order of bytes, at most so many as were asked for."""
-    for name in reversed(_NAMES):
+    for name in reversed(NAMES):
         _put(bench, repr(name).encode(), 0, name)
     _put(bench, b"1", 0, "a", "limit")
-    ordered = sorted(_NAMES, key=str.encode)
+    ordered = sorted(NAMES, key=str.encode)
     equal(_listed(bench), ordered, "the names")
     equal(_listed(bench, limit=3), ordered[:3], "the names with a limit of 3")
     equal(_listed(bench, kind="limit"), ["a"], "the names of another kind")
@@ -242,11 +243,11 @@ def documents_are_listed_in_order(bench: Bench) -> None:
 @guards.promise(GUARDS)
 def how_a_name_begins_is_taken_literally(bench: Bench) -> None:
     """Documents are listed by how their names begin; what is a pattern elsewhere is not one here."""
-    for name in _NAMES:
+    for name in NAMES:
         _put(bench, b"1", 0, name)
-    prefixes = {*_NAMES, *(name[:1] for name in _NAMES), "[a", "a/b:", "?", "[a-z]", "b", "e", ".*", "a*"}
+    prefixes = {*NAMES, *(name[:1] for name in NAMES), "[a", "a/b:", "?", "[a-z]", "b", "e", ".*", "a*"}
     for prefix in prefixes:
-        wanted = sorted((name for name in _NAMES if name.startswith(prefix)), key=str.encode)
+        wanted = sorted((name for name in NAMES if name.startswith(prefix)), key=str.encode)
         equal(_listed(bench, prefix), wanted, f"the names that begin with {prefix!r}")
 
 

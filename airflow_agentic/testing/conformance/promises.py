@@ -46,6 +46,9 @@ class Capability(StrEnum):
     """It keeps values with versions."""
     GUARDS = "guards"
     """It keeps documents of guards, in a store that is given to the bench beside that of the bus."""
+    RUNS = "runs"
+    """It keeps journals of durable runs, in a store that is given to the bench beside that of the bus. With ``one_commit``
+    messages of that bus leave with the records."""
     WAKE_UP = "wake_up"
     """Who waits for a mailbox is told when something comes."""
     MOVABLE_CLOCK = "movable_clock"

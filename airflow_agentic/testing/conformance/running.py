@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_agentic.testing.conformance.bench import Bench, MovableClock, Open, OpenGuards
+from airflow_agentic.testing.conformance.bench import Bench, MovableClock, Open, OpenGuards, OpenRuns
 from airflow_agentic.testing.conformance.books import books
 from airflow_agentic.testing.conformance.guards import guards as guards_chapter
+from airflow_agentic.testing.conformance.heads import heads
+from airflow_agentic.testing.conformance.journals import journals
 from airflow_agentic.testing.conformance.kept import kept
 from airflow_agentic.testing.conformance.lanes import lanes
 from airflow_agentic.testing.conformance.leases import leases
@@ -20,7 +22,7 @@ from airflow_agentic.testing.conformance.sharing import sharing
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for chapter in (leases, settling, sending, lanes, books, kept, sharing, guards_chapter)
+    for chapter in (leases, settling, sending, lanes, books, kept, sharing, guards_chapter, journals, heads)
     for check in chapter.checks
 )
 """Every check there is."""
@@ -77,17 +79,19 @@ def verdict(
     clock: MovableClock | None = None,
     short: timedelta = timedelta(seconds=0.1),
     guards: OpenGuards | None = None,
+    runs: OpenRuns | None = None,
 ) -> Verdict:
     """Put a store through all checks that it can be put through; see :func:`assert_store_conforms`."""
     has = {Capability(each) for each in capabilities}
     has |= {Capability.MOVABLE_CLOCK} if clock else set()
     has |= {Capability.GUARDS} if guards else set()
+    has |= {Capability.RUNS} if runs else set()
     if clock is None:
         has.discard(Capability.MOVABLE_CLOCK)
     passed, broken = [], []
     for check in able(CHECKS, has):
         try:
-            run(check, Bench(open, clock, short, guards))
+            run(check, Bench(open, clock, short, guards, runs))
         except AssertionError as error:
             broken.append((check, str(error)))
         except Exception as error:  # noqa: BLE001  # one broken promise hides no other
@@ -104,6 +108,7 @@ def assert_store_conforms(
     clock: MovableClock | None = None,
     short: timedelta = timedelta(seconds=0.1),
     guards: OpenGuards | None = None,
+    runs: OpenRuns | None = None,
 ) -> Verdict:
     """Put a store through all checks that it can be put through.
 
@@ -116,6 +121,8 @@ def assert_store_conforms(
         short: Without a clock: a time that is long enough for the store to tell it from none.
         guards: Opens the documents of guards, if the store keeps any: returns a ``GuardStore``, or a context manager
             that yields one. Its clock is the same, if it can be moved.
+        runs: Opens the durable runs, if the store keeps any: returns a ``RunStores``, or a context manager that yields
+            one. They are on the store that ``open`` opens if that is said to have ``one_commit``.
 
     Returns:
         The promises that it keeps, and those that were skipped.
@@ -123,7 +130,7 @@ def assert_store_conforms(
     Raises:
         AssertionError: It breaks promises: the text names every one of them, how it is broken, and what was skipped.
     """
-    found = verdict(open, capabilities, clock, short, guards)
+    found = verdict(open, capabilities, clock, short, guards, runs)
     if found.broken:
         raise AssertionError(str(found))
     return found

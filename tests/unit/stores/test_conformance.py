@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import broken_guards
+import broken_journals
 import broken_stores
 import clocked
 import postgres
@@ -15,7 +16,8 @@ import pytest
 import redis_server
 
 from airflow_agentic.messaging.ports import BusStore
-from airflow_agentic.stores.memory import MemoryGuards, memory_bus_store
+from airflow_agentic.persistence.ports import RunStores
+from airflow_agentic.stores.memory import MemoryGuards, MemoryJournals, memory_bus_store, utc_now
 from airflow_agentic.testing import FakeClock, assert_store_conforms, conformance
 from airflow_agentic.testing.conformance import EVERYTHING, Bench, Capability
 
@@ -39,6 +41,19 @@ def opened_guards(kind, place, clock):
 
 
 @contextlib.contextmanager
+def opened_runs(kind, place, clock):
+    """Open the durable runs that are kept there."""
+    with getattr(clocked, kind)(place, clock) as store:
+        yield store.run_stores
+
+
+def runs_of(bus_store, journals=MemoryJournals, clock=utc_now):
+    """Return durable runs whose messages leave through a bus."""
+    made = journals(clock, bus_store.messages.append)
+    return RunStores(made, made)
+
+
+@contextlib.contextmanager
 def place_for(kind, folder):
     """Make room for one store; yield where it is."""
     if kind == "sqlite":
@@ -54,21 +69,22 @@ def trial(request, tmp_path_factory):
     clock, kind = FakeClock(), request.param
     if kind == "memory":
         store, guards = memory_bus_store(clock), MemoryGuards(clock)
-        yield lambda: store, clock, lambda: guards
+        runs = runs_of(store, clock=clock)
+        yield lambda: store, clock, lambda: guards, lambda: runs
         return
     with place_for(kind, tmp_path_factory.mktemp(kind)) as place:
-        open_store, open_guards = (
-            functools.partial(open_it, kind, place, clock) for open_it in (opened, opened_guards)
+        open_store, open_guards, open_runs = (
+            functools.partial(open_it, kind, place, clock) for open_it in (opened, opened_guards, opened_runs)
         )
-        yield open_store, clock, open_guards
+        yield open_store, clock, open_guards, open_runs
 
 
 @pytest.mark.parametrize(
     ("trial", "check"), TRIALS, indirect=["trial"], scope="module", ids=[f"{k}-{c}" for k, c in TRIALS]
 )
 def test_every_store_keeps_every_promise(trial, check):
-    open_store, clock, open_guards = trial
-    conformance.run(check, Bench(open_store, clock, guards=open_guards))
+    open_store, clock, open_guards, open_runs = trial
+    conformance.run(check, Bench(open_store, clock, guards=open_guards, runs=open_runs))
 
 
 class TestTheSuite:
@@ -94,7 +110,8 @@ class TestTheSuite:
 
     def test_a_store_whose_clock_cannot_be_moved_is_tried_in_real_time(self):
         store, guards = memory_bus_store(), MemoryGuards()
-        found = assert_store_conforms(lambda: store, IN_ONE_PROCESS, guards=lambda: guards)
+        runs = runs_of(store)
+        found = assert_store_conforms(lambda: store, IN_ONE_PROCESS, guards=lambda: guards, runs=lambda: runs)
         skipped = {check.name: needs for check, needs in found.skipped}
         assert skipped["a_lease_lasts_as_long_as_it_says"] == {Capability.MOVABLE_CLOCK}
         assert len(found.kept) + len(skipped) == len(conformance.CHECKS)
@@ -112,6 +129,17 @@ class TestTheSuite:
         assert len(with_them.kept) - len(without.kept) >= 10
         missing = conformance.verdict(lambda: store, {"guards"})
         assert all("give the bench guards=, or leave the check out" in text for _, text in missing.broken)
+        assert len(missing.broken) == len(with_them.kept) - len(without.kept)
+
+    def test_so_are_durable_runs(self):
+        store = memory_bus_store()
+        runs = runs_of(store)
+        without = conformance.verdict(lambda: store, ())
+        assert {Capability.RUNS} in [needs for _, needs in without.skipped]
+        with_them = conformance.verdict(lambda: store, (), runs=lambda: contextlib.nullcontext(runs))
+        assert len(with_them.kept) - len(without.kept) >= 15
+        missing = conformance.verdict(lambda: store, {"runs"})
+        assert all("give the bench runs=, or leave the check out" in text for _, text in missing.broken)
         assert len(missing.broken) == len(with_them.kept) - len(without.kept)
 
     def test_what_is_opened_for_a_check_is_closed_after_it(self):
@@ -193,6 +221,44 @@ GUARD_MUTANTS = [
 ]
 
 
+RUN_MUTANTS = [
+    (broken_journals.LastWriterWins, "what_is_not_expected_is_not_appended"),
+    (broken_journals.NoFence, "only_its_owner_appends"),
+    (broken_journals.NoFence, "the_run_of_one_who_is_gone_is_taken_over"),
+    (broken_journals.HeadFirst, "a_full_mailbox_refuses_the_whole_append"),
+    (broken_journals.SendsFirst, "messages_leave_with_the_records_or_not_at_all"),
+    (broken_journals.ForgetsToSend, "messages_leave_with_the_records_or_not_at_all"),
+    (broken_journals.FromTheStart, "records_are_read_from_any_version"),
+    (broken_journals.OnePage, "the_index_has_all_that_has_a_name"),
+    (broken_journals.AllNames, "the_index_has_all_that_has_a_name"),
+    (broken_journals.AsText, "records_come_back_as_they_were"),
+    (broken_journals.NoNul, "records_come_back_as_they_were"),
+    (broken_journals.ShortNames, "records_come_back_as_they_were"),
+    (broken_journals.AnyCase, "streams_are_told_apart"),
+    (broken_journals.OneSnapshot, "a_snapshot_takes_the_place_of_the_one_before"),
+    (broken_journals.AllSnapshots, "a_snapshot_takes_the_place_of_the_one_before"),
+    (broken_journals.NewestOnly, "a_snapshot_takes_the_place_of_the_one_before"),
+    (broken_journals.PrunesToo, "what_is_pruned_is_forgotten_and_the_rest_is_whole"),
+    (broken_journals.PrunesToo, "pruning_touches_nothing_else"),
+    (broken_journals.LosesTheBase, "what_is_pruned_is_forgotten_and_the_rest_is_whole"),
+    (broken_journals.HeadStays, "a_run_can_be_marked"),
+    (broken_journals.HalfForgotten, "a_run_can_be_forgotten"),
+    (broken_journals.NoLeases, "a_run_belongs_to_one"),
+    (broken_journals.NoLeases, "of_many_threads_one_takes_a_run"),
+    (broken_journals.LeasesForEver, "a_lease_ends"),
+    (broken_journals.AnybodyGivesBack, "a_run_is_given_back_by_its_owner"),
+    (broken_journals.NeverGone, "the_run_of_one_who_is_gone_is_taken_over"),
+    (broken_journals.SecretOwner, "a_run_belongs_to_one"),
+    (broken_journals.Patterns, "how_the_name_of_a_run_begins_is_taken_literally"),
+    (broken_journals.LimitFirst, "runs_are_listed_as_they_are_asked_for"),
+    (broken_journals.OldestFirst, "runs_are_listed_as_they_are_asked_for"),
+    (broken_journals.Sticky, "a_run_moves_in_the_listings_with_each_record"),
+    (broken_journals.Racing, "of_many_threads_one_appends_a_version"),
+    (broken_journals.RacingHolds, "of_many_threads_one_takes_a_run"),
+    (broken_journals.HeadLate, "commits_are_read_whole"),
+]
+
+
 def bus_store(messages):
     return BusStore(messages, messages, messages, messages, messages)
 
@@ -216,6 +282,23 @@ class TestThatItHasTeeth:
         [check] = [each for each in conformance.checks(IN_ONE_PROCESS) if each.name == name]
         with pytest.raises(AssertionError):
             conformance.run(check, Bench(memory_bus_store, clock, guards=lambda: guards))
+
+    @pytest.mark.parametrize(
+        ("mutant", "name"), RUN_MUTANTS, ids=[f"{m.__name__}-{n}" for m, n in RUN_MUTANTS]
+    )
+    def test_so_do_durable_runs_that_break_one(self, mutant, name):
+        clock = FakeClock()
+        store = memory_bus_store(clock)
+        runs = runs_of(store, mutant, clock)
+        [check] = [each for each in conformance.checks(IN_ONE_PROCESS) if each.name == name]
+        with pytest.raises(AssertionError):
+            conformance.run(check, Bench(lambda: store, clock, runs=lambda: runs))
+
+    @pytest.mark.parametrize("name", ["of_many_openings_one_appends_a_version", "runs_are_there_later"])
+    def test_runs_that_each_opening_has_for_itself_are_neither_shared_nor_durable(self, name):
+        [check] = [each for each in conformance.CHECKS if each.name == name]
+        with pytest.raises(AssertionError):
+            conformance.run(check, Bench(memory_bus_store, runs=lambda: runs_of(memory_bus_store())))
 
     @pytest.mark.parametrize("name", ["of_many_openings_one_changes_a_version", "documents_are_there_later"])
     def test_documents_that_each_opening_has_for_itself_are_neither_shared_nor_durable(self, name):
@@ -283,6 +366,7 @@ class TestThePageAboutIt:
             exec(block, names)
         names["test_my_store_conforms"]()
         names["test_my_guards_conform"]()
+        names["test_my_runs_conform"]()
         assert "the store keeps" in capsys.readouterr().out
         for check in conformance.checks(names["CAN"])[:5]:
             names["test_my_store_keeps"](check)

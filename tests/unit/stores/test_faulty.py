@@ -99,6 +99,9 @@ class Handler:
             for m in messages
         ]
 
+    def is_done(self, message):
+        return False
+
     def refusal(self, message, error):
         return None
 

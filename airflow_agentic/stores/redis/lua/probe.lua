@@ -5,7 +5,7 @@ local key = P .. 'probe'
 local commands = {
   {'SET', key, NOW}, {'GET', key}, {'EXISTS', key}, {'DEL', key},
   {'INCR', key}, {'INCRBY', key, '1'}, {'DEL', key},
-  {'HSET', key, 'a', '1'}, {'HGET', key, 'a'}, {'HEXISTS', key, 'a'}, {'HINCRBY', key, 'a', '1'}, {'HKEYS', key},
+  {'HSET', key, 'a', '1'}, {'HGET', key, 'a'}, {'HMGET', key, 'a'}, {'HEXISTS', key, 'a'}, {'HINCRBY', key, 'a', '1'}, {'HKEYS', key},
   {'HVALS', key}, {'HGETALL', key}, {'HDEL', key, 'a'},
   {'RPUSH', key, 'a'}, {'LRANGE', key, '0', '0'}, {'DEL', key},
   {'SADD', key, 'a'}, {'SMEMBERS', key}, {'DEL', key},
@@ -13,7 +13,7 @@ local commands = {
   {'ZRANGEBYSCORE', key, '-inf', '+inf'}, {'ZRANGEBYLEX', key, '-', '+'}, {'ZREM', key, 'a'},
   {'XADD', key, '1-1', 'd', '1'}, {'XRANGE', key, '-', '+'}, {'XREVRANGE', key, '+', '-'}, {'XLEN', key},
   {'XREAD', 'COUNT', '1', 'STREAMS', key, '0'},
-  {'XDEL', key, '1-1'}, {'DEL', key},
+  {'XTRIM', key, 'MINID', '=', '1'}, {'XDEL', key, '1-1'}, {'DEL', key},
 }
 for _, command in ipairs(commands) do
   redis.call(unpack(command))

@@ -55,7 +55,7 @@ local function settle(settlements)
     if s.outcome == 'ack' then
       finish(d)
     elseif s.outcome == 'release' then
-      give_back(d, now, d.at - 1)
+      give_back(d, now + s.delay, d.at - 1)
     else
       note(d, s.outcome, d.ow, s.reason)
       if s.outcome == 'reject' then

@@ -1,4 +1,4 @@
-"""JSON, strictly: what is not JSON is refused, and the place in the value that it is at is named."""
+"""JSON, strictly and in one form: what is not JSON is refused, and the place in the value that it is at is named."""
 
 from __future__ import annotations
 
@@ -8,27 +8,49 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from airflow_agentic.errors import InvalidMessage
-
 DEEPEST = 199
 """So many lists and objects may lie in each other: one more, the envelope, is what readers of JSON take."""
 
 
+_PLAIN = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+_SORTED = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
 def as_json(value: Any, path: str) -> bytes:
-    """Return a value as JSON in UTF-8.
+    """Return a value as JSON in UTF-8, with its keys in the order they have.
 
     Args:
         value: Any JSON value.
         path: How the caller calls it.
 
     Raises:
-        InvalidMessage: It is not JSON.
+        ValueError: It is not JSON; the text names the place.
     """
+    return _encoded(_PLAIN, value, path)
+
+
+def canonical(value: Any, path: str) -> bytes:
+    """Return a value as JSON in UTF-8 in the form that digests are made of: keys sorted, no spaces.
+
+    Equal values have equal bytes. That is RFC 8785 (JCS), but for numbers and the order of keys beyond the basic plane,
+    which are as Python has them.
+
+    Args:
+        value: Any JSON value.
+        path: How the caller calls it.
+
+    Raises:
+        ValueError: It is not JSON; the text names the place.
+    """
+    return _encoded(_SORTED, value, path)
+
+
+def _encoded(encoder: json.JSONEncoder, value: Any, path: str) -> bytes:
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        text = encoder.encode(value).encode()
         from_json(b"[%b]" % text)  # what cannot be read again is not written
     except (TypeError, ValueError, RecursionError):
-        raise InvalidMessage(first_non_json(value, path)) from None
+        raise ValueError(first_non_json(value, path)) from None
     return text
 
 

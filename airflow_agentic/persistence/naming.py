@@ -1,0 +1,72 @@
+"""Names and texts as every store keeps them, and values as JSON has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.persistence.integrity import is_storable
+
+LONGEST_KEY = 500
+"""A key has at most so many characters."""
+
+_LONGEST_TEXT = 2_000
+
+
+def check_key(key: Any) -> str:
+    """Refuse what cannot be a key.
+
+    Raises:
+        ConfigurationError: It is empty, too long, or has a NUL or half a character in it.
+    """
+    fault = ""
+    if not isinstance(key, str):
+        fault = f"is a {type(key).__name__}, and not a text"
+    elif not key:
+        fault = "is empty"
+    elif len(key) > LONGEST_KEY:
+        fault = f"has {len(key):,} characters, and at most {LONGEST_KEY} are kept"
+    elif not is_storable(key):
+        fault = "has a NUL or half a character in it"
+    if fault:
+        raise ConfigurationError(f"the key of a run {fault}: use another one")
+    return str(key)
+
+
+def numbered(name: str, count: int) -> str:
+    """Return a name that is asked for the n-th time as one of its own."""
+    return name if count == 1 else f"{name}#{count}"
+
+
+def shown(error: BaseException) -> str:
+    """Return what an error says, as every store keeps it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  # an error of somebody else's, that cannot even say what it is
+        text = type(error).__name__
+    return kept_text(text)
+
+
+def kept_text(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """Return a text for people, cut short, without what not every store keeps."""
+    return text[:longest].replace("\0", "\\0").encode(errors="replace").decode()
+
+
+def plain(value: Any) -> Any:
+    """Return a value with its pydantic models as JSON."""
+    try:
+        return _plain(value)
+    except RecursionError:
+        return value  # Whoever makes JSON of it says where it is too deep, or contains itself.
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,73 @@
+"""What a run waits for between its steps: a person's answer, a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_agentic.errors import NotRecordable
+from airflow_agentic.persistence.naming import kept_text, numbered
+from airflow_agentic.persistence.records import RecordType
+from airflow_agentic.persistence.session import Session, waits_for
+from airflow_agentic.persistence.stepping import current_step
+from airflow_agentic.persistence.suspension import Interrupted, Sleeping
+
+
+class Waits:
+    """Asks and sleeps. What was asked or said the first time counts, however often the code comes to it again.
+
+    Args:
+        session: The run.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._asked: Counter[str] = Counter()
+
+    def interrupt(
+        self, question: str, schema: Mapping[str, Any] | None, name: str, deadline: datetime | None
+    ) -> Any:
+        """Ask a person; see :meth:`airflow_agentic.persistence.run.Run.interrupt`."""
+        session = self._session
+        if deadline is not None and deadline.tzinfo is None:
+            raise NotRecordable(
+                f"the deadline {deadline} has no time zone: use datetime.now(UTC) + timedelta(…)"
+            )
+        unique = self._numbered(f"question:{name}")
+        if version := session.past.version_of(RecordType.ANSWERED, unique):
+            return session.data(version)["answer"]
+        about = {
+            "question": question,
+            "schema": dict(schema) if schema else None,
+            "deadline": deadline.isoformat() if deadline else None,
+        }
+        if not session.past.version_of(RecordType.ASKED, unique):
+            waits = waits_for(kept_text(f"a person: {question}", 500))
+            session.write(RecordType.ASKED, unique, session.encoded(about, "question"), **waits)
+        raise Interrupted(session.key, unique, question, schema, deadline)
+
+    def sleep_until(self, moment: datetime, name: str) -> None:
+        """Wait for a time; see :meth:`airflow_agentic.persistence.run.Run.sleep_until`."""
+        session = self._session
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
+            raise NotRecordable(f"{moment} is no time with a zone: use datetime.now(UTC) + timedelta(…)")
+        unique = self._numbered(f"sleep:{name}")
+        if version := session.past.version_of(RecordType.WAITING, unique):
+            moment = datetime.fromisoformat(session.data(version)["until"])
+        is_over = session.now_ms() >= moment.timestamp() * 1000
+        if not version:
+            # What is over is recorded, too: code that comes here again must not wait for a later time.
+            head = {} if is_over else waits_for(f"until {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            said = session.encoded({"until": moment.isoformat()}, unique)
+            session.write(RecordType.WAITING, unique, said, **head)
+        if not is_over:
+            raise Sleeping(session.key, unique, moment.astimezone(UTC))
+
+    def _numbered(self, name: str) -> str:
+        if (step := current_step()) is not None and step.run == self._session.key:
+            raise NotRecordable(f"step {step.name!r} cannot wait: wait between steps")
+        with self._session.lock:
+            self._asked[name] += 1
+            return numbered(name, self._asked[name])

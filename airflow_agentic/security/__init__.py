@@ -1,0 +1,1 @@
+"""What makes data and people trustworthy: one form of JSON to sign and to compare."""
