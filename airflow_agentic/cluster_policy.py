@@ -33,13 +33,15 @@ def task_policy(task: BaseOperator | MappedOperator) -> None:
     from airflow_agentic.errors import AgenticError
 
     agent = mapped.get("agent") if mapped is not None else getattr(task, "agent", None)
-    use = AgentUse(
-        agent=getattr(agent, "name", None) or getattr(agent, "agent_name", None) or _literal(agent),
-        retries=int(task.retries or 0),
-        has_timeout=task.execution_timeout is not None,
+    # A task of a workflow may run several.
+    agents = getattr(task, "several_agents", None) or (
+        getattr(agent, "name", None) or getattr(agent, "agent_name", None) or _literal(agent),
     )
+    retries, has_timeout = int(task.retries or 0), task.execution_timeout is not None
     try:
-        broken = violations(runtime.project(), use)
+        project = runtime.project()
+        uses = [AgentUse(name, retries, has_timeout) for name in agents]
+        broken = list(dict.fromkeys(each for use in uses for each in violations(project, use)))
     except AgenticError as error:
         raise AirflowClusterPolicyViolation(str(error)) from error
     if broken:

@@ -18,6 +18,7 @@ from uuid6 import uuid7
 from airflow_agentic.agents.configuration import NoConfiguration, validate
 from airflow_agentic.agents.context import AgentContext
 from airflow_agentic.agents.contracts import Contract, type_parameters
+from airflow_agentic.agents.durable import RunOver
 from airflow_agentic.agents.ledger import Ledger
 from airflow_agentic.agents.lifecycle import AgentState, check_transition
 from airflow_agentic.agents.status import (
@@ -31,6 +32,7 @@ from airflow_agentic.agents.status import (
 from airflow_agentic.config.masking import shown
 from airflow_agentic.config.references import Resolved
 from airflow_agentic.errors import ConfigurationError, InvalidTask, LifecycleError, RejectMessage
+from airflow_agentic.persistence import RunSuspended, StateSchema
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -42,7 +44,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
     """An agent: a named capability with a lifecycle, typed input and output, and numbers.
 
     Subclasses name their types, ``class Auditor(BaseAgent[Record, Verdict])``, and implement :meth:`process`.
-    They may set ``config_model`` to a pydantic model and override the ``on_<state>`` hooks. A hook that raises
+    They may set ``config_model`` to a pydantic model, ``state_schema`` to what their events mean, and override the ``on_<state>`` hooks. A hook that raises
     fails the agent; ``on_failed`` and ``on_shutdown`` are logged instead, since nothing can follow them.
 
     What an agent needs it declares by type: parameters of its own ``__init__``, which hands ``**kwargs`` up, or
@@ -58,6 +60,7 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
     """
 
     config_model: ClassVar[type[BaseModel]] = NoConfiguration
+    state_schema: ClassVar[StateSchema] = StateSchema()
 
     def __init__(
         self,
@@ -275,6 +278,10 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
             # The task was wrong, not the agent.
             self._finish(AgentState.READY, f"{error}", started, error)
             raise
+        except (RunSuspended, RunOver) as pause:
+            # It waits, or was done before: neither is a failure, nor a piece of work.
+            self._finish(AgentState.READY, f"{pause}", started, None, counts=False)
+            raise
         except BaseException as error:
             self._finish(AgentState.FAILED, f"{type(error).__name__}: {error}", started, error)
             raise
@@ -283,16 +290,28 @@ class BaseAgent(ABC, Generic[InputT, OutputT]):
         state = AgentState.DEGRADED if ctx.degraded else AgentState.READY
         self._finish(state, ctx.degraded or "", started, None)
 
-    def _finish(self, state: AgentState, reason: str, started: float, error: BaseException | None) -> None:
+    def _finish(
+        self,
+        state: AgentState,
+        reason: str,
+        started: float,
+        error: BaseException | None,
+        *,
+        counts: bool = True,
+    ) -> None:
         seconds = time.monotonic() - started
-        done = PerformanceMetrics(
-            processed=1,
-            succeeded=int(error is None),
-            failed=int(error is not None),
-            degraded=int(state is AgentState.DEGRADED),
-            total_seconds=seconds,
-            max_seconds=seconds,
-            last_error=self.discreet(reason) if error is not None else None,
+        done = (
+            PerformanceMetrics()
+            if not counts
+            else PerformanceMetrics(
+                processed=1,
+                succeeded=int(error is None),
+                failed=int(error is not None),
+                degraded=int(state is AgentState.DEGRADED),
+                total_seconds=seconds,
+                max_seconds=seconds,
+                last_error=self.discreet(reason) if error is not None else None,
+            )
         )
         with self._lock:
             self._metrics += done

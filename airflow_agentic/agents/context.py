@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from airflow_agentic.agents.durable import Durability, DurableWork
+from airflow_agentic.agents.identity import RunIdentity
 from airflow_agentic.agents.models import LanguageModel, OpenModel
+from airflow_agentic.agents.speaking import Speaker
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
 from airflow_agentic.config.policies import Policy
-from airflow_agentic.errors import ConfigurationError, InvalidMessage
-from airflow_agentic.messaging import kinds
-from airflow_agentic.messaging.bus import process_name
+from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Kind, Message
+from airflow_agentic.persistence import Run
+from airflow_agentic.persistence.session import OnAmbiguous, OnChange
 from airflow_agentic.resilience import deadlines
 from airflow_agentic.resilience.guard import Guard, spend
 
+__all__ = ["AgentContext", "Envelope", "Facilities", "RunIdentity"]
+
 T = TypeVar("T")
-
-_NAMESPACE = uuid.UUID("6f6b0e0e-5d3c-5a39-9a53-3a0a55a1c5f1")
-_LONGEST_NAME = 800
-_LONGEST_OWNER = 300  # as long as a store's column
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """One task of one DAG run, the same for all its retries.
-
-    Attributes:
-        dag_id: The DAG.
-        run_id: The DAG run.
-        task_id: The task; empty for the DAG run as a whole.
-        map_index: Index of a mapped task, -1 otherwise.
-        generation: Changes when a person clears the task, and not when Airflow retries it.
-        try_number: The try, from 1.
-        traceparent: Trace that the task belongs to (W3C Trace Context), if there is one.
-        team: Who the DAG belongs to; what budgets of teams are counted by.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-    generation: int = 0
-    try_number: int = 1
-    traceparent: str | None = field(default=None, compare=False)
-    team: str = field(default="", compare=False)
-
-    @property
-    def correlation_id(self) -> str:
-        """Shared by all messages that the DAG run sends of its own accord."""
-        return f"{self.dag_id}:{self.run_id}"
-
-    @property
-    def key(self) -> str:
-        """Names the piece of work across retries."""
-        return json.dumps([self.dag_id, self.run_id, self.task_id, self.map_index, self.generation])
-
-    @property
-    def name(self) -> str:
-        """The task for people, and what its messages say of where they come from: ``dag/run/task[map index]``."""
-        parts = [self.dag_id, self.run_id, *([self.task_id] if self.task_id else [])]
-        mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
-        return ("/".join(parts) + mapped)[:_LONGEST_NAME]
-
-    @property
-    def owner(self) -> str:
-        """Name of this process as a holder of leases: ``dag/run/task@host:pid``."""
-        return self._owner(process_name())
-
-    def owns(self, owner: str | None) -> bool:
-        """Whether a holder of leases was a try of this task."""
-        return owner is not None and owner == self._owner(owner.rpartition("@")[2])
-
-    def _owner(self, process: str) -> str:
-        return f"{self.name[: _LONGEST_OWNER - len(process) - 1]}@{process}"
 
 
 @dataclass(frozen=True)
@@ -89,10 +33,12 @@ class Facilities:
     Attributes:
         guards: Makes a guard of a policy, or its name, and a key.
         models: Opens a language model.
+        runs: How durable runs are kept.
     """
 
     guards: Callable[[Policy | str, str], Guard] | None = None
     models: OpenModel | None = None
+    runs: Durability | None = None
 
 
 class Envelope(TypedDict, total=False):
@@ -125,6 +71,10 @@ class AgentContext:
     a retry of the same task does not send twice. They say which task sent them, and belong to the trace of the
     message that is being handled, or of the task.
 
+    Steps, events and waits are kept in the durable run of this piece of work, which begins with the first of them: after
+    a crash, a retry or a clear the agent is called again from its beginning, finished steps answer from the journal, and
+    what was sent in them is not sent again.
+
     Args:
         agent: Name of the agent; the ``source`` of what it sends.
         run: The task it works in, if any.
@@ -140,6 +90,7 @@ class AgentContext:
         log: Logger of the agent.
         degraded: Reason given to :meth:`degrade`, or ``None``.
         replied: Whether :meth:`reply` was called.
+        work: The durable run behind :meth:`step` and the others, for whoever runs the agent.
     """
 
     def __init__(
@@ -158,7 +109,6 @@ class AgentContext:
         self.run = run
         self.messages = messages
         self.config = config
-        self.outbox: list[Message] = []
         self.log = logging.getLogger(f"airflow_agentic.agent.{agent}")
         self.degraded: str | None = None
         self.replied = False
@@ -166,7 +116,9 @@ class AgentContext:
         self._async_http = async_http
         self._sends_to = sends_to or {}
         self._facilities = facilities or Facilities()
-        self._sent: Counter[str] = Counter()
+        self.work = DurableWork(agent, self._facilities.runs, run, messages)
+        self._speaker = Speaker(agent, run, messages, self.work)
+        self.outbox = self._speaker.outbox
 
     @property
     def message(self) -> Message | None:
@@ -192,7 +144,7 @@ class AgentContext:
         Raises:
             InvalidMessage: The recipient's name, the data or the envelope cannot be sent.
         """
-        return self._say({"recipient": self._sends_to.get(recipient, recipient)}, data, key, envelope)
+        return self._speaker.say({"recipient": self._sends_to.get(recipient, recipient)}, data, key, envelope)
 
     def publish(
         self, topic: str, data: Any, *, key: str | None = None, **envelope: Unpack[Envelope]
@@ -208,7 +160,7 @@ class AgentContext:
         Raises:
             InvalidMessage: The topic, the data or the envelope cannot be sent.
         """
-        return self._say({"topic": topic}, data, key, envelope)
+        return self._speaker.say({"topic": topic}, data, key, envelope)
 
     def broadcast(
         self, audience: str, data: Any, *, key: str | None = None, **envelope: Unpack[Envelope]
@@ -224,7 +176,7 @@ class AgentContext:
         Raises:
             InvalidMessage: The audience, the data or the envelope cannot be sent.
         """
-        return self._say({"audience": audience}, data, key, envelope)
+        return self._speaker.say({"audience": audience}, data, key, envelope)
 
     def heartbeat(self, data: Any = None, *, key: str | None = None, **envelope: Unpack[Envelope]) -> Message:
         """Give a sign of life on the bus when this work is done; it is late after ``expires_in``.
@@ -237,7 +189,7 @@ class AgentContext:
         Raises:
             InvalidMessage: The data or the envelope cannot be sent.
         """
-        return self._say({}, data, key, {**envelope, "kind": Kind.HEARTBEAT})
+        return self._speaker.say({}, data, key, {**envelope, "kind": Kind.HEARTBEAT})
 
     def reply(self, data: Any) -> Message:
         """Answer the message being handled; whoever asked gets it when this work is done.
@@ -247,12 +199,8 @@ class AgentContext:
         Raises:
             InvalidMessage: No single message is being handled, nobody waits for an answer, or the data cannot be sent.
         """
-        if self.message is None:
-            raise InvalidMessage("there is no message to reply to: the task did not come as one message")
+        message = self._speaker.reply(data)
         self.replied = True
-        draft = kinds.answer(self.message, self.agent, data)
-        message = self._completed(draft, self._derived_id(draft, self.message, "reply"))
-        self.outbox.append(message)
         return message
 
     def refusal(self, error: BaseException, discreet: Callable[[str], str] = str) -> Message | None:
@@ -264,10 +212,7 @@ class AgentContext:
             error: Why there will be no other answer.
             discreet: Takes secrets out of a text.
         """
-        if self.message is None or self.message.reply_to is None:
-            return None
-        draft = kinds.refusal(self.message, self.agent, error, discreet)
-        return self._completed(draft, self._derived_id(draft, self.message, "refusal"))
+        return self._speaker.refusal(error, discreet)
 
     def post(self, message: Message) -> Message:
         """Send a message that was made elsewhere when this work is done; it keeps its id.
@@ -275,15 +220,123 @@ class AgentContext:
         Returns:
             The message as it will leave: it belongs to this conversation, unless it says another one.
         """
-        cause = self.message
-        changed: dict[str, Any] = {}
-        if cause is not None and message.causation_id is None:
-            changed["causation_id"] = cause.id
-        if message.correlation_id == message.id:
-            changed["correlation_id"] = self._conversation() or message.id
-        made = self._completed(message.model_copy(update=changed), message.id)
-        self.outbox.append(made)
-        return made
+        return self._speaker.post(message)
+
+    # -- durable ---------------------------------------------------------------------------------------
+
+    @property
+    def durable(self) -> Run:
+        """The durable run of this piece of work, opened now if it is not open yet.
+
+        Raises:
+            ConfigurationError: Its persistence is off, or there is no store.
+            RunTaken: Somebody else works on it.
+            JournalCorrupt: It is damaged.
+        """
+        return self.work.run
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., T],
+        *args: Any,
+        idempotency_key: str | None = None,
+        on_ambiguous: OnAmbiguous | None = None,
+        on_change: OnChange | None = None,
+        pure: bool = False,
+        **kwargs: Any,
+    ) -> T:
+        """Call a function once in the life of this piece of work; afterwards its result comes from the journal.
+
+        ``ctx.step("charge", charge, order)``. What is sent within it leaves with its result, or not at all. It cannot wait.
+        See :meth:`airflow_agentic.persistence.Run.step` for the arguments and errors.
+        """
+        how = _options(idempotency_key, on_ambiguous, on_change, pure=pure)
+        return self.durable.step(name, function, *args, **how, **kwargs)
+
+    async def astep(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        idempotency_key: str | None = None,
+        on_ambiguous: OnAmbiguous | None = None,
+        on_change: OnChange | None = None,
+        pure: bool = False,
+        **kwargs: Any,
+    ) -> T:
+        """Do what :meth:`step` does, with a coroutine function."""
+        how = _options(idempotency_key, on_ambiguous, on_change, pure=pure)
+        return await self.durable.astep(name, function, *args, **how, **kwargs)
+
+    def emit(self, event: Any, *, key: str | None = None, expected: int | None = None) -> int:
+        """Record an event, which changes :attr:`state`; see :meth:`airflow_agentic.persistence.Run.emit`."""
+        return self.durable.emit(event, key=key, expected=expected)
+
+    @property
+    def state(self) -> Any:
+        """What all events of this piece of work come to: a copy."""
+        return self.durable.state
+
+    def checkpoint(self, name: str) -> int:
+        """Give this moment a name, to look at it or fork from it later; return its version."""
+        return self.durable.checkpoint(name)
+
+    def expect(self, total: int) -> None:
+        """Say how many steps there will be, so that people see how far it is."""
+        self.durable.expect(total)
+
+    def interrupt(
+        self,
+        question: str,
+        schema: Mapping[str, Any] | None = None,
+        *,
+        name: str = "question",
+        deadline: datetime | None = None,
+    ) -> Any:
+        """Ask a person; return the answer. Until there is one the task holds no slot, and a message is given back.
+
+        A task asks its first question on Airflow's page of required actions; the others, and those about messages, are
+        answered through ``store.runs.by_hand.answer`` or the command line.
+
+        Args:
+            question: What to ask.
+            schema: JSON Schema of the answer; the properties of a flat object are fields. Default: any text.
+            name: Names the question; asked again, it is another one: ``name#2``.
+            deadline: When nobody needs to answer any more. That of the first time counts.
+
+        Raises:
+            ReplyTimeout: Nobody answered in time.
+        """
+        return self.work.interrupt(question, schema, name, deadline)
+
+    def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
+        """Go on at a time; until then the task holds no slot, and a message is given back.
+
+        Args:
+            moment: With its time zone. The first one that was given counts.
+            name: Names the wait; asked again, it is another one: ``name#2``.
+
+        Raises:
+            NotRecordable: The time has no zone.
+        """
+        self.durable.sleep_until(moment, name=name)
+
+    def wait_for_message(self, mailbox: str, *, timeout: timedelta | float | None = None) -> Message:
+        """Take the next message of a mailbox; until there is one the task holds no slot.
+
+        It is recorded, and acked afterwards: a crash in between loses nothing and takes nothing twice.
+
+        Args:
+            mailbox: Which. It should be this agent's alone: whoever else receives there may get the message.
+            timeout: How long to wait, in seconds or as a timedelta, from the first time on. Default: for ever.
+
+        Raises:
+            ReplyTimeout: There was none in time.
+        """
+        return self.work.wait_for_message(mailbox, timeout)
+
+    # -- around the work -------------------------------------------------------------------------------
 
     def degrade(self, reason: str) -> None:
         """Say that the result is usable but not what it should be; the agent's state becomes ``degraded``."""
@@ -403,44 +456,13 @@ class AgentContext:
             )
         return self._facilities.models(conn_id, model, self.agent)
 
-    def _say(
-        self, address: Mapping[str, str], data: Any, key: str | None, envelope: Mapping[str, Any]
-    ) -> Message:
-        said = dict(envelope)
-        lasts = said.pop("expires_in", None)
-        if lasts is not None:
-            span = lasts if isinstance(lasts, timedelta) else timedelta(seconds=lasts)
-            said["expires_at"] = datetime.now(UTC) + span
-        elif said.get("kind") is Kind.REQUEST:
-            # Whoever waits for this work waits no longer for what it asks of others.
-            said["expires_at"] = deadlines.ends_at()
-        draft = Message(source=self.agent, data=data, **address, **said)
-        cause = self.message
-        identity = draft.id if self.run is None and cause is None else self._derived_id(draft, cause, key)
-        about = {
-            "correlation_id": self._conversation() or draft.id,
-            "causation_id": cause.id if cause else None,
-        }
-        message = self._completed(draft.model_copy(update=about), identity)
-        self.outbox.append(message)
-        return message
 
-    def _conversation(self) -> str | None:
-        if self.message is not None:
-            return self.message.correlation_id
-        return self.run.correlation_id if self.run else None
-
-    def _completed(self, draft: Message, identity: str) -> Message:
-        """Give a message its id and where it comes from; the latter is no part of the former."""
-        cause = self.message
-        trace = draft.traceparent or (cause and cause.traceparent) or (self.run and self.run.traceparent)
-        run = draft.run or (self.run and self.run.name)
-        return draft.model_copy(update={"id": identity, "run": run, "traceparent": trace})
-
-    def _derived_id(self, draft: Message, cause: Message | None, key: str | None) -> str:
-        work = [self.run.key if self.run else "", cause.id if cause else "", self.agent]
-        content = key if key is not None else json.dumps(draft.data, sort_keys=True)
-        name = json.dumps([*work, draft.recipient or draft.address, draft.type, draft.subject, content])
-        # The same words twice in one piece of work are two messages.
-        self._sent[name] += 1
-        return str(uuid.uuid5(_NAMESPACE, f"{name}#{self._sent[name]}"))
+def _options(
+    idempotency_key: str | None, on_ambiguous: OnAmbiguous | None, on_change: OnChange | None, *, pure: bool
+) -> dict[str, Any]:
+    return {
+        "idempotency_key": idempotency_key,
+        "on_ambiguous": on_ambiguous,
+        "on_change": on_change,
+        "pure": pure,
+    }

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from airflow_agentic.errors import InvalidResult, InvalidTask
-from airflow_agentic.messaging.jsonpath import first_non_json
+from airflow_agentic.security.canonical import first_non_json
 
 
 class Contract:

@@ -34,6 +34,7 @@ class AgentPlan:
         sends_to: Name that its code sends to, to agent.
         policy: How its work is guarded; ``None`` if nothing is said. Its budget is the agent's own, if it has one.
         overlay: What run time said, unmerged: plain values that may say what to delete.
+        persistence: How its durable runs are kept; ``None`` if nothing is said.
     """
 
     name: str
@@ -43,6 +44,7 @@ class AgentPlan:
     sends_to: Mapping[str, str] = field(default_factory=dict)
     policy: Policy | None = None
     overlay: Mapping[str, Any] = field(default_factory=dict)
+    persistence: str | None = None
 
 
 def plan(
@@ -74,6 +76,7 @@ def plan(
         section.sends_to,
         _policy(project, section),
         over.plain(),
+        section.persistence,
     )
 
 

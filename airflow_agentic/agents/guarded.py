@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.durable import RunOver
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.config.policies import Fallback
-from airflow_agentic.errors import LifecycleError, NotAdmitted
+from airflow_agentic.errors import LifecycleError, NotAdmitted, RunError, WorkCancelled
 from airflow_agentic.messaging.message import Kind, Message
 from airflow_agentic.resilience.answers import Answers
 from airflow_agentic.resilience.deadlines import deadline
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Messages = tuple[Message, ...]
 MakeContext = Callable[[Messages], AgentContext]
+
+# There is nothing to fall back from: the work is in other hands, waits for a person, or its record needs one.
+_NOT_RESCUED = (LifecycleError, RunError)
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,13 @@ class GuardedAgent:
         self._agent = agent
         self._make_context = make_context
         self._protection = protection
+        self._ctx: AgentContext | None = None
 
     def do(self, task: Any, messages: Messages = ()) -> Done:
         """Do one piece of work, within the deadline of the request that asked for it.
 
-        What a failed try sent does not leave.
+        What a failed try sent does not leave, but for what it sent in durable steps that are finished. The durable run
+        of the work, if it has one, is open afterwards: ``ctx.work.finish`` ends it.
 
         Raises:
             NotAdmitted: A guard refuses, and the policy says to wait or to fail then.
@@ -108,6 +114,11 @@ class GuardedAgent:
                 return self._once(task, messages)
             return self._guarded(task, messages, self._protection)
 
+    def known(self, messages: Messages = ()) -> Done | None:
+        """Return what a piece of work came to, if it is recorded that it came to its end before."""
+        over = self._make_context(messages).work.over()
+        return None if over is None else self._over(over, messages)
+
     async def ado(self, task: Any) -> Done:
         """Do what :meth:`do` does with an agent that can be awaited (``arun``), for a task without messages."""
         if self._protection is None:
@@ -117,7 +128,7 @@ class GuardedAgent:
             done = await by.guard.acall(self._aonce, task)
         except Exception as error:
             refused = isinstance(error, NotAdmitted) and not by.falls_back_when_refused
-            if by.fallback is None or refused or isinstance(error, LifecycleError):
+            if by.fallback is None or refused or isinstance(error, _NOT_RESCUED):
                 raise
             return await asyncio.to_thread(self._rescued, error, task, (), by, by.fallback)
         if by.answers is not None and done.degradation is None:
@@ -137,8 +148,10 @@ class GuardedAgent:
         try:
             done = by.guard.call(self._once, task, messages)
         except Exception as error:
+            # It may go on in a thread that was left behind: nothing that it does counts any more.
+            self._ended_by(error)
             refused = isinstance(error, NotAdmitted) and not by.falls_back_when_refused
-            if by.fallback is None or refused or isinstance(error, LifecycleError):
+            if by.fallback is None or refused or isinstance(error, _NOT_RESCUED):
                 raise
             return self._rescued(error, task, messages, by, by.fallback)
         if by.answers is not None and done.degradation is None:
@@ -148,10 +161,26 @@ class GuardedAgent:
     def _once(self, task: Any, messages: Messages) -> Done:
         if self._agent.state is AgentState.FAILED:
             self._agent.reset("ready for another try")
+        self._ended_by(WorkCancelled("another try took its place"))
+        ctx = self._ctx = self._make_context(messages)
+        ctx.work.discreet = self._agent.discreet
+        work = functools.partial(self._agent.run, task, ctx)
+        if self._faults is not None:
+            work = functools.partial(self._faults.call, f"agent:{self._agent.name}", work)
+        try:
+            with ctx.work.working():
+                return self._ended(work(), ctx)
+        except RunOver as over:
+            return self._over(over, messages)
+
+    def _ended_by(self, error: Exception) -> None:
+        if self._ctx is not None:
+            self._ctx.work.end(error)
+
+    def _over(self, over: RunOver, messages: Messages) -> Done:
         ctx = self._make_context(messages)
-        if self._faults is None:
-            return self._ended(self._agent.run(task, ctx), ctx)
-        return self._ended(self._faults.call(f"agent:{self._agent.name}", self._agent.run, task, ctx), ctx)
+        ctx.replied = True  # that left with the end of the run
+        return Done(over.result, ctx, None if over.degradation is None else Degradation(**over.degradation))
 
     def _ended(self, found: Any, ctx: AgentContext) -> Done:
         result = self._agent.contract.to_json(found)

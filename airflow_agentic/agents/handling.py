@@ -7,15 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_agentic.agents.base import BaseAgent
+from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.durable import RunOver
 from airflow_agentic.agents.guarded import GuardedAgent, MakeContext, Protection
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Message
+from airflow_agentic.resilience.fallback import Degradation
 
 if TYPE_CHECKING:
     from airflow_agentic.resilience.faults import Faults
 
 _CONTEXT = "ctx"
+
+
+class Leaving(list[Message]):
+    """Messages that leave in one commit with the ack.
+
+    Attributes:
+        gone: So many others have left before, with the end of a durable run.
+    """
+
+    gone = 0
 
 
 class Handler(Protocol):
@@ -35,6 +48,10 @@ class Handler(Protocol):
 
     def refusal(self, message: Message, error: BaseException) -> Message | None:
         """Return the error that answers a request; ``None`` if nobody waits for an answer."""
+        ...
+
+    def is_done(self, message: Message) -> bool:
+        """Whether it is recorded that the work on a message came to its end: it needs only to be acked."""
         ...
 
     def discreet(self, text: str) -> str:
@@ -75,7 +92,11 @@ class AgentHandler:
         done = self._guarded.do(message.data, messages)
         if message.reply_to is not None and not done.ctx.replied:
             done.ctx.reply(done.result)
-        return done.ctx.outbox
+        return left_over(done.ctx, done.result, done.degradation)
+
+    def is_done(self, message: Message) -> bool:
+        """Ask for the durable run of the message."""
+        return self._guarded.known((message,)) is not None
 
     def refusal(self, message: Message, error: BaseException) -> Message | None:
         """See the protocol."""
@@ -125,6 +146,13 @@ class FunctionHandler:
     def handle(self, messages: tuple[Message, ...]) -> Sequence[Message]:
         """Call the function."""
         ctx = self._make_context(messages)
+        try:
+            with ctx.work.working():
+                return left_over(ctx, self._called(ctx, messages))
+        except RunOver:
+            return ()
+
+    def _called(self, ctx: AgentContext, messages: tuple[Message, ...]) -> Any:
         own = {_CONTEXT: ctx} if self._takes_context else {}
         result = self._function(list(messages) if self._batch else messages[0], **self._arguments, **own)
         several = result if isinstance(result, list | tuple) else [result]
@@ -135,7 +163,13 @@ class FunctionHandler:
         asked = ctx.message
         if asked is not None and asked.reply_to is not None and result is not None and not ctx.replied:
             ctx.reply(result)
-        return ctx.outbox
+            return result
+        # Nobody asked: it may be anything, and is not recorded.
+        return None
+
+    def is_done(self, message: Message) -> bool:
+        """Ask for the durable run of the message, if the function can have one."""
+        return self._takes_context and self._make_context((message,)).work.over() is not None
 
     def refusal(self, message: Message, error: BaseException) -> Message | None:
         """See the protocol."""
@@ -150,6 +184,14 @@ class FunctionHandler:
 
     def recover(self) -> None:
         """A plain function keeps no state."""
+
+
+def left_over(ctx: AgentContext, result: Any, degradation: Degradation | None = None) -> Leaving:
+    """End the durable run of a piece of work, if it has one, and return what leaves in another way."""
+    outbox = list(ctx.outbox)
+    left = Leaving(ctx.work.finish(result, outbox, degradation))
+    left.gone = len(outbox) - len(left)
+    return left
 
 
 def check_function(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_agentic.agents.base import BaseAgent
-from airflow_agentic.agents.guarded import GuardedAgent, MakeContext, Protection
-from airflow_agentic.agents.handling import AgentHandler
+from airflow_agentic.agents.guarded import Done, GuardedAgent, MakeContext, Protection
+from airflow_agentic.agents.handling import AgentHandler, left_over
 from airflow_agentic.agents.leases import LeaseRenewer
 from airflow_agentic.agents.worker import LINGER, MailboxReport, MailboxWorker, give_back
 from airflow_agentic.errors import BulkheadFull, InvalidTask, LimitExceeded, NotAdmitted
@@ -64,9 +64,10 @@ class AgentRunner:
             bus, handler, self._lease, inbox=agent.name if inbox else None, classifier=classifier
         )
         self._held: list[Delivery] = []
+        self._known: Done | None = None
 
     def run_task(self, task: Any) -> Any:
-        """Process one task; its messages leave together afterwards.
+        """Process one task; its messages leave together afterwards, in one commit with the end of its durable run.
 
         Returns:
             The result as plain JSON.
@@ -77,13 +78,19 @@ class AgentRunner:
             MessageTooLarge: A produced message is over the limit; none has left.
             NotAdmitted: A guard refuses.
             PersonNeeded: A person is to be asked instead.
+            RunSuspended: Its durable run waits: call this again when what it waits for is there.
             Exception: Whatever ``process`` raises.
         """
         with LeaseRenewer(self._bus, (), self._lease, self._agent.heartbeat):
-            done = self._guarded.do(task)
-        self._bus.send_many(done.ctx.outbox)
+            done = self._known or self._guarded.do(task)
+        self._bus.send_many(left_over(done.ctx, done.result, done.degradation))
         self.degradation = done.degradation
         return done.result
+
+    def know(self) -> bool:
+        """Look whether the task came to its end before, in a try that died afterwards; :meth:`run_task` returns that then."""
+        self._known = self._guarded.known()
+        return self._known is not None
 
     def drain(
         self, mailbox: str, *, max_messages: int | None = None, linger: timedelta = LINGER
@@ -123,6 +130,7 @@ class AgentRunner:
             What became of them, and the result as plain JSON (``None`` if nothing was processed).
 
         Raises:
+            RunSuspended: The durable run of these messages waits; they are given back.
             Exception: Whatever ``process`` raises; the messages are given back first.
         """
         deadline = time.monotonic() + linger.total_seconds()
@@ -167,6 +175,11 @@ class AgentRunner:
             return None
 
     @property
+    def waiting(self) -> int:
+        """How many messages were given back because their durable runs wait."""
+        return self._worker.waiting
+
+    @property
     def refusal(self) -> NotAdmitted | None:
         """What a guard said when it refused a message; the messages were given back, uncounted."""
         return self._worker.refusal
@@ -201,7 +214,8 @@ class AgentRunner:
                     rejected += len(error.positions)
                     deliveries = [d for i, d in enumerate(deliveries) if i not in error.positions]
                     self._held = deliveries
-            self._bus.ack(*deliveries, send=done.ctx.outbox)
+            sent = len(done.ctx.outbox)
+            self._bus.ack(*deliveries, send=left_over(done.ctx, done.result, done.degradation))
         except BaseException:
             self.release()
             raise
@@ -211,7 +225,7 @@ class AgentRunner:
             mailbox,
             handled=len(deliveries),
             rejected=rejected,
-            sent=len(done.ctx.outbox),
+            sent=sent,
             open=self._bus.stats(mailbox).current,
         )
         self.degradation = done.degradation

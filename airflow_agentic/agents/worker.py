@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_agentic.agents.handling import Handler
+from airflow_agentic.agents.durable import WAITS
+from airflow_agentic.agents.handling import Handler, Leaving
 from airflow_agentic.agents.leases import LeaseRenewer
 from airflow_agentic.errors import (
     AlreadyHandled,
@@ -21,12 +22,14 @@ from airflow_agentic.errors import (
     MailboxFull,
     NotAdmitted,
     RejectMessage,
+    RunTaken,
     StaleLease,
     StoreError,
 )
 from airflow_agentic.messaging.bus import MessageBus
 from airflow_agentic.messaging.delivery import Delivery, reference
 from airflow_agentic.messaging.message import Message
+from airflow_agentic.persistence import AwaitingMessage, Sleeping
 from airflow_agentic.resilience.failures import Classifier
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,9 @@ MOST_REFERENCES = 100
 """So many handled messages are remembered by reference."""
 
 LINGER = timedelta(seconds=2)
+
+_LOOK_FOR_MESSAGE = timedelta(seconds=10)
+_LOOK_FOR_PERSON = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class MailboxWorker:
     """Works off a mailbox with a handler.
 
     A handler that is refused by a guard ends the go: ``refusal`` says why, and the messages are given back uncounted.
+    A message whose durable run waits, or is in other hands, is given back uncounted for later, and the others are handled;
+    ``waiting`` says how many there were.
 
     Args:
         bus: Where the messages come from and go to.
@@ -106,6 +114,7 @@ class MailboxWorker:
         self._held: list[Delivery] = []
         self._stopping = False
         self.refusal: NotAdmitted | None = None
+        self.waiting = 0
         self.references: list[dict[str, Any]] = []
 
     @property
@@ -147,7 +156,8 @@ class MailboxWorker:
                 report += self._handle(mailbox, taken, room - len(taken))
         finally:
             self.release()
-        return replace(report, open=self._bus.stats(mailbox).current)
+        # Those that wait count as sent for later in the mailbox, and not as its present work.
+        return replace(report, open=self._bus.stats(mailbox).current + self.waiting)
 
     def release(self) -> None:
         """Give back what is held; the attempts are not counted."""
@@ -194,6 +204,10 @@ class MailboxWorker:
             # A guard keeps the handler from working: the messages are given back at the end, uncounted.
             self.refusal = refusal
             return report
+        except (*WAITS, RunTaken) as waiting:
+            if len(taken) > 1:
+                return report + self._each(mailbox, taken)
+            return report + self._later(taken[0], waiting)
         except Exception as error:  # noqa: BLE001  # whatever it is, the messages come again
             if len(taken) > 1 and not isinstance(error, StoreError):
                 _log.warning(
@@ -216,6 +230,17 @@ class MailboxWorker:
             return self._ack(taken, send, room)
         finally:
             self._handler.recover()
+
+    def _later(self, delivery: Delivery, waiting: BaseException) -> MailboxReport:
+        """Give a message back, uncounted, until what its run waits for may be there."""
+        self._held = []
+        _log.info("message %s is given back for now: %s", delivery.message.id, waiting)
+        try:
+            self._bus.release(delivery, delay=until_again(waiting))
+        except StaleLease:
+            return MailboxReport(delivery.mailbox, lost=1)
+        self.waiting += 1
+        return MailboxReport(delivery.mailbox)
 
     def _each(self, mailbox: str, taken: list[Delivery]) -> MailboxReport:
         report = MailboxReport(mailbox)
@@ -240,17 +265,21 @@ class MailboxWorker:
     def _not_handled_before(
         self, taken: list[Delivery], report: MailboxReport
     ) -> tuple[list[Delivery], MailboxReport]:
-        if self._inbox is None:
-            return taken, report
-        before = [each for each in taken if self._bus.handled(self._inbox, each.message)]
+        before = [each for each in taken if self._was_handled(each)]
         for delivery in before:
             report += self._ack_again(delivery)
         left = [each for each in taken if each not in before]
         self._held = left
         return left, report
 
+    def _was_handled(self, delivery: Delivery) -> bool:
+        if self._inbox is not None and self._bus.handled(self._inbox, delivery.message):
+            return True
+        # The first time nobody asks: a durable run that is finished says so itself when it is used.
+        return delivery.attempt > 1 and self._handler.is_done(delivery.message)
+
     def _ack_again(self, delivery: Delivery) -> MailboxReport:
-        _log.info("message %s was handled by %r before", delivery.message.id, self._inbox)
+        _log.info("message %s was handled before", delivery.message.id)
         try:
             delivery.ack()
         except StaleLease:
@@ -272,8 +301,8 @@ class MailboxWorker:
         else:
             limit = min(self._batch, room)
             following = self._bus.ack_and_receive(*taken, send=send, max_messages=limit, lease=self._lease)
-            return len(send), following
-        return len(send), []
+            return _count(send), following
+        return _count(send), []
 
     def _failed(self, delivery: Delivery, error: Exception) -> MailboxReport:
         if self._classifier.failure(error).category is Category.PERMANENT:
@@ -301,6 +330,21 @@ class MailboxWorker:
             except (MailboxFull, InvalidMessage) as fault:
                 _log.warning("the answer to message %s cannot be sent: %s", delivery.message.id, fault)
         return _ended(delivery, reason, (), rejected=rejected)
+
+
+def until_again(waiting: BaseException) -> timedelta:
+    """Return after how long it is worth while to look again at what waits."""
+    if isinstance(waiting, Sleeping):
+        return max(timedelta(0), waiting.until - datetime.now(UTC))
+    if isinstance(waiting, AwaitingMessage):
+        return _LOOK_FOR_MESSAGE
+    if isinstance(waiting, RunTaken) and waiting.retry_at is not None:
+        return min(_LOOK_FOR_PERSON, max(timedelta(seconds=1), waiting.retry_at - datetime.now(UTC)))
+    return _LOOK_FOR_PERSON
+
+
+def _count(send: Sequence[Message]) -> int:
+    return len(send) + (send.gone if isinstance(send, Leaving) else 0)
 
 
 def give_back(bus: MessageBus, held: Sequence[Delivery]) -> None:

@@ -14,6 +14,7 @@ from airflow_agentic.config.options import BOOTSTRAP, OPTIONS, SECTION, Option
 from airflow_agentic.config.policies import Budget, FailureRule, Policy
 from airflow_agentic.config.sections import FrozenDict, Name, Names, Scalar, Section, Values
 from airflow_agentic.config.tree import Path
+from airflow_agentic.config.workflows import WorkflowSection
 
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "float": float, "boolean": bool}
 
@@ -34,6 +35,7 @@ def _topic(pattern: str) -> str:
 
 Topic = Annotated[str, AfterValidator(_topic)]
 Overflow = Literal["block", "refuse", "dead-letter"]
+Persistence = Literal["hybrid", "events", "snapshot", "checkpoint", "off"]
 
 
 class SubscriptionSection(Section):
@@ -116,6 +118,13 @@ class AgentSection(Section):
         "declared; nothing enforces them yet.",
     )
     budget: Name | None = Field(None, description="A budget of `budgets`, in place of that of its policy.")
+    persistence: Persistence | None = Field(
+        None,
+        description="How its durable runs are kept: all events, and snapshots as they pay (`hybrid`, the default); all "
+        "events (`events`); the state with each event, or at checkpoints, and older events may be forgotten (`snapshot`, "
+        "`checkpoint`). With `off` it has none.",
+        examples=["events"],
+    )
     version: str | None = Field(
         None, min_length=1, description="Version of the agent. Declared; nothing uses it yet."
     )
@@ -244,6 +253,10 @@ class ProjectSection(Section):
     roles: Names[RoleSection] = Field(
         default_factory=FrozenDict[RoleSection],
         description="Roles by name. Permissions are declared; nothing enforces them yet.",
+    )
+    workflows: Names[WorkflowSection] = Field(
+        default_factory=FrozenDict[WorkflowSection],
+        description="Workflows by name: the DAGs of `declared_dags()`.",
     )
     failures: tuple[FailureRule, ...] = Field(
         (),

@@ -20,6 +20,7 @@ from airflow_agentic.config.sections import NAME
 from airflow_agentic.config.settings import is_true
 from airflow_agentic.config.tree import Node, Path, dotted
 from airflow_agentic.config.words import WORDS, words
+from airflow_agentic.config.workflows import workflow_agents, workflow_faults
 from airflow_agentic.errors import ConfigFault
 
 _SHARES = frozenset({"failure_rate", "slow_call_rate", "budget", "alert_at"})
@@ -40,11 +41,20 @@ _LINKS: _Leads = {
     "mailboxes": {"role": ("role", ("roles",))},
     "routes": {"to": _RECIPIENT},
     "policies": {"budget": ("budget", ("budgets",))},
+    "workflows": {
+        "policy": ("policy", ("policies",)),
+        "on_message": _RECIPIENT,
+        **dict.fromkeys(
+            ("decider", "default", "splitter", "mapper", "reducer", "supervisor", "judge"),
+            ("agent", ("agents",)),
+        ),
+    },
 }
 # The same for fields that are maps to such names.
 _MAPS: _Leads = {
     "agents": {"sends_to": _RECIPIENT, "uses": ("service or agent", ("services", "agents"))},
     "services": {"uses": ("service", ("services",))},
+    "workflows": {"routes": ("agent", ("agents",))},
 }
 _BACKOFF = ("retry_base_seconds", "retry_max_seconds")
 # Name, where it is said, and value.
@@ -154,6 +164,7 @@ def _relations(root: Node, whole: Node) -> Iterator[tuple[Any, ...]]:
     yield from _misplaced(root)
     yield from _backoffs(root)
     yield from _injections(root)
+    yield from workflow_faults(root)
     for index, module in (root.child("imports") or root).children():
         if isinstance(index, int) and isinstance(module.value, str) and not _MODULE.fullmatch(module.value):
             message = f"must be the name of a module, such as billing.agents, not {mask_text(module.value)!r}"
@@ -210,7 +221,7 @@ def _said_names(root: Node) -> Iterator[tuple[Path, Node, str, tuple[str, ...]]]
             for field, leads in fields.items():
                 for key, named in _children(entry, field):
                     yield (*path, field, key), named, *leads
-    for path, named in _fallbacks(root):
+    for path, named in (*_fallbacks(root), *workflow_agents(root)):
         yield path, named, "agent", ("agents",)
 
 

@@ -22,7 +22,7 @@ from airflow_agentic.operators.parsing import duration
 from airflow_agentic.operators.store import StoreOperator
 from airflow_agentic.operators.waiting import NOT_WAITED, Waited, wait_for
 from airflow_agentic.triggers.failures import raise_failure
-from airflow_agentic.triggers.messaging import MailboxTrigger
+from airflow_agentic.triggers.messaging import Condition, MailboxTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
@@ -121,14 +121,15 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
         if worker.refusal is not None:
             wait_for(self, worker.refusal, waited, {"before": asdict(report)}, self.agentic_conn_id)
         if report.open and (self.max_messages is None or report.settled < self.max_messages):
-            trigger = MailboxTrigger(self.mailbox, "work", self.agentic_conn_id)
+            condition: Condition = "message" if worker.waiting else "work"
+            trigger = MailboxTrigger(self.mailbox, condition, self.agentic_conn_id)
             self.defer(trigger=trigger, method_name="resume", kwargs={"before": asdict(report)})
         return asdict(report)
 
     def _worker_on(self, store: Store, run: RunIdentity) -> MailboxWorker:
         source = f"{run.dag_id}.{run.task_id}"
         given = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
-        facilities = Facilities(runtime.guards_of(store, run, source), open_model)
+        facilities = Facilities(runtime.guards_of(store, run, source), open_model, runtime.durability(store))
         handler = FunctionHandler(
             self._function,
             lambda messages: AgentContext(source, run=run, messages=messages, facilities=facilities),
@@ -156,7 +157,8 @@ def on_message_task(
 
     The task claims the messages, calls the function with each, and acks each when it returns; the lease is renewed
     while it works. Messages that it returns, or gives to ``ctx`` if it has a parameter of that name, leave in one
-    commit with the ack. Anything else that it returns answers whoever asked. If it raises ``RejectMessage``, the
+    commit with the ack. What it does in durable steps (``ctx.step``) is not done again when the message comes again:
+    the run is ``dag.task/message/source/id``. Anything else that it returns answers whoever asked. If it raises ``RejectMessage``, the
     message goes to the dead letters; with any other exception the message comes again, until its attempts are spent.
     The others are handled in the meantime. With ``batch`` above 1 the function gets a list, which is acked together;
     if it fails, the messages are tried one by one (each as a list of one), so that a bad one costs the others nothing.

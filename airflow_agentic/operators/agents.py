@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_agentic import runtime
+from airflow_agentic.agents.durable import WAITS
 from airflow_agentic.agents.registry import AgentDefinition, registry
 from airflow_agentic.agents.runner import AgentRunner, MailboxReport
 from airflow_agentic.errors import LimitExceeded, NotAdmitted
@@ -22,12 +23,13 @@ from airflow_agentic.operators.parsing import (
     registered_name,
 )
 from airflow_agentic.operators.store import StoreOperator
+from airflow_agentic.operators.suspending import Pause, asked_again, settle
 from airflow_agentic.operators.waiting import NOT_WAITED, Waited, answer_of, ask_person, wait_for
 from airflow_agentic.resilience.deadlines import Deadline, deadline
 from airflow_agentic.resilience.fallback import Degradation, PersonNeeded, marked, outcome
 from airflow_agentic.triggers.agents import HttpAgentTrigger, degradation_of, refusal_of
 from airflow_agentic.triggers.failures import raise_failure
-from airflow_agentic.triggers.messaging import MailboxTrigger
+from airflow_agentic.triggers.messaging import Condition, MailboxTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -61,6 +63,11 @@ class RunAgentOperator(StoreOperator):
     (``degraded``, ``degraded_reason``), and the XCom ``agentic_outcome`` always does: ``{"degraded", "reason", "source",
     "age_seconds"}``.
 
+    What the agent does in durable steps (``ctx.step``) is kept in the run ``agent/dag/run/task``, with ``/map index`` of a
+    mapped task: a retry, and a try after the failed task was cleared, go on after the last finished step. A try after the
+    end of the run returns its result, and a finished task that is cleared begins the run anew (``…#2``). Of a mailbox the
+    run is ``agent/message/source/id``. While a run waits for a time, a message or a person, the task holds no slot.
+
     Args:
         agent: A name that the project file declares or that is registered with ``@agent``; what ``@agent`` made,
             or ``"package.module:Attribute"``. Given by name, the project file says what it is made of.
@@ -78,6 +85,8 @@ class RunAgentOperator(StoreOperator):
             (a template gives a string) or as a timedelta. Default: its policy's, else ``[agentic] lease_seconds``.
         policy: How the work is guarded: one of ``policies`` of the project file, or a ``Policy``. Default: the agent's.
         deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
+        persistence: How the durable run of the work is kept: ``hybrid``, ``events``, ``snapshot``, ``checkpoint`` or
+            ``off``. Default: as the project file says of the agent, else ``hybrid``.
         kwargs: ``agentic_conn_id``, and as for any operator.
 
     Raises:
@@ -92,7 +101,7 @@ class RunAgentOperator(StoreOperator):
     ui_color = "#e6f4ea"
     runs_agents: ClassVar[bool] = True  # the cluster policy looks for it
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an argument of its own in DAG files
         self,
         *,
         agent: str | AgentDefinition | type[BaseAgent[Any, Any]],
@@ -104,6 +113,7 @@ class RunAgentOperator(StoreOperator):
         lease: timedelta | float | str | None = None,
         policy: str | Policy | None = None,
         deferrable: bool = False,
+        persistence: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -118,6 +128,7 @@ class RunAgentOperator(StoreOperator):
         self.lease = lease
         self.policy = policy
         self.deferrable = deferrable
+        self.persistence = persistence
         self._runner: AgentRunner | None = None
         self._working: BaseAgent[Any, Any] | None = None
         self._deadline: Deadline | None = None
@@ -194,6 +205,20 @@ class RunAgentOperator(StoreOperator):
         self._show_outcome(context, degradation)
         return marked(answer, degradation)
 
+    def settled(self, context: Context, event: dict[str, Any], about: dict[str, Any]) -> Any:
+        """Go on after a person answered the question of the durable run, or the time for it was over."""
+        with (
+            runtime.airflow_failures(),
+            runtime.open_store(self.agentic_conn_id, runtime.identity(context).owner) as store,
+        ):
+            fault = settle(store.runs, about, event)
+            again = None if fault is None else Pause(asked_again(about), store)
+        if again is not None:
+            self.log.warning("%s; the question is asked again", fault)
+            again.wait(self, context, {}, self.agentic_conn_id)
+        report = MailboxReport(self.mailbox) if self.mailbox else None
+        return self._work(context, report)
+
     def on_kill(self) -> None:
         """Shut the agent down and tell its work to stop; take no further message.
 
@@ -212,7 +237,8 @@ class RunAgentOperator(StoreOperator):
 
     def _plan(self, context: Context) -> AgentPlan:
         plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
-        return plan if self.policy is None else replace(plan, policy=runtime.policy(self.policy))
+        policy = plan.policy if self.policy is None else runtime.policy(self.policy)
+        return replace(plan, policy=policy, persistence=self.persistence or plan.persistence)
 
     def _work(self, context: Context, before: MailboxReport | None, waited: Waited = NOT_WAITED) -> Any:
         """Work, and wait outside of the store's and the agent's life if a guard or the agent says so."""
@@ -231,9 +257,11 @@ class RunAgentOperator(StoreOperator):
             )
             if waited.has_turn:
                 runner.use_turn()
-            report, result, held = MailboxReport(self.mailbox or ""), None, None
+            report, result, held, pause = MailboxReport(self.mailbox or ""), None, None, None
             try:
                 if self.mailbox is None:
+                    # Only an earlier try can have come to its end.
+                    _ = run.try_number > 1 and runner.know()
                     result = runner.run_task(self.task)
                 elif self.gather:
                     report, result = runner.gather(self.mailbox)
@@ -241,6 +269,8 @@ class RunAgentOperator(StoreOperator):
                     report = runner.drain(self.mailbox)
             except (NotAdmitted, PersonNeeded) as error:
                 held = error
+            except WAITS as waiting:
+                pause = Pause(waiting, place.store)
             finally:
                 agent.shutdown("the task ended")
                 self.show_messages(context, runner.references, resumed=before is not None)
@@ -248,6 +278,8 @@ class RunAgentOperator(StoreOperator):
             held = held or runner.refusal
             if isinstance(held, NotAdmitted):
                 self._refused(held, plan.policy, runner, report, waited)
+        if pause is not None:
+            pause.wait(self, context, {"before": asdict(report)} if mailbox else {}, self.agentic_conn_id)
         if isinstance(held, PersonNeeded):
             assert plan.policy is not None
             assert plan.policy.fallback is not None
@@ -290,8 +322,10 @@ class RunAgentOperator(StoreOperator):
 
     def _defer_for_messages(self, report: MailboxReport) -> None:
         assert self.mailbox is not None
+        assert self._runner is not None
+        condition: Condition = "all" if self.gather else "message" if self._runner.waiting else "work"
         self.defer(
-            trigger=MailboxTrigger(self.mailbox, "all" if self.gather else "work", self.agentic_conn_id),
+            trigger=MailboxTrigger(self.mailbox, condition, self.agentic_conn_id),
             method_name="resume",
             kwargs={"before": asdict(report)},
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from airflow_agentic import runtime
 from airflow_agentic.agents.http import HttpAgent
 from airflow_agentic.agents.registry import AgentDefinition, as_definition, registry
+from airflow_agentic.config.model import Persistence
+from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Message
 
@@ -25,6 +27,7 @@ class AgentArguments(Protocol):
     config: Any
     policy: Any
     deferrable: bool
+    persistence: str | None
 
     def chosen(self) -> AgentDefinition | None:
         """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
@@ -98,6 +101,7 @@ def check_agent_arguments(operator: AgentArguments) -> None:
         raise ConfigurationError(
             f"task {operator.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
         )
+    check_persistence(operator)
     if operator.policy is not None:
         runtime.policy(operator.policy)
     if not is_literal(operator.agent):
@@ -111,6 +115,25 @@ def check_agent_arguments(operator: AgentArguments) -> None:
         plan.definition.check_config(plan.config)
         if operator.task is not None and is_literal(operator.task):
             plan.definition.contract().task(operator.task)
+
+
+def check_persistence(operator: AgentArguments) -> None:
+    """Refuse a persistence that there is not, or that the work cannot have.
+
+    Raises:
+        ConfigurationError: It is so.
+    """
+    said = operator.persistence
+    if said is None:
+        return
+    if said not in get_args(Persistence):
+        hint = did_you_mean(said, get_args(Persistence)) or f"there are: {', '.join(get_args(Persistence))}"
+        raise ConfigurationError(f"task {operator.task_id!r}: there is no persistence {said!r} ({hint})")
+    if operator.deferrable and said != "off":
+        raise ConfigurationError(
+            f"task {operator.task_id!r}: with deferrable=True the agent works in the triggerer, and has no durable run; "
+            "leave persistence= out"
+        )
 
 
 def _check_deferrable(task_id: str, definition: AgentDefinition) -> None:

@@ -25,7 +25,7 @@ from airflow_agentic.runtime.stores import (
     target_at,
     target_of,
 )
-from airflow_agentic.runtime.work import Workplace, identity, plan, run_time_plan, workplace
+from airflow_agentic.runtime.work import Workplace, durability, identity, plan, run_time_plan, workplace
 
 __all__ = [
     "CONN_TYPE",
@@ -35,6 +35,7 @@ __all__ = [
     "Workplace",
     "airflow_failures",
     "command_line",
+    "durability",
     "failures",
     "guards_of",
     "identity",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.context import AgentContext, Facilities, RunIdentity
+from airflow_agentic.agents.durable import Durability
 from airflow_agentic.agents.guarded import GuardedAgent, Protection
 from airflow_agentic.agents.runner import AgentRunner
 from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
@@ -134,7 +135,11 @@ class Workplace:
             http=self._http,
             async_http=self._async_http,
             sends_to=agent_plan.sends_to,
-            facilities=Facilities(guards_of(self.store, self._run, agent_plan.name), self._models),
+            facilities=Facilities(
+                guards_of(self.store, self._run, agent_plan.name),
+                self._models,
+                durability(self.store, agent_plan.persistence, agent_plan.definition),
+            ),
         )
 
     def runner(
@@ -280,6 +285,21 @@ def workplace(
         contextlib.closing(Workplace(store, project(), run, http, async_http, models)) as place,
     ):
         yield place
+
+
+def durability(
+    store: Store, persistence: str | None = None, definition: AgentDefinition | None = None
+) -> Durability:
+    """Return how the durable runs of an agent are kept.
+
+    Args:
+        store: Where.
+        persistence: How; default ``hybrid``.
+        definition: The agent; its class may say what its events mean.
+    """
+    kind = definition.agent_class if definition else None
+    schema = kind.state_schema if kind else BaseAgent.state_schema
+    return Durability(store.runs_with, store.bus, persistence or "hybrid", schema)
 
 
 def identity(context: Context) -> RunIdentity:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
-from airflow_agentic.agents.context import AgentContext
+from airflow_agentic.agents.context import AgentContext, Facilities
+from airflow_agentic.agents.durable import Durability
 from airflow_agentic.agents.function import FunctionAgent
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.registry import AgentDefinition, as_definition
 from airflow_agentic.agents.status import AgentStore, PerformanceMetrics
 from airflow_agentic.errors import ConfigurationError, IllegalTransition, InvalidTask, LifecycleError
+from airflow_agentic.stores.store import Store
 from airflow_agentic.testing.fakes import memory_store
 from airflow_agentic.testing.runs import Agent, MakeTransport, supply
 
@@ -46,7 +49,7 @@ def assert_agent_contract(
     definition = as_definition(agent)
     with memory_store() as store, contextlib.ExitStack() as stack:
         supplied = supply(stack, definition, store, services or {})
-        _check_all(_Subject(definition, task, config, http, supplied), bad_tasks)
+        _check_all(_Subject(definition, task, config, http, supplied, store), bad_tasks)
 
 
 def _check_all(subject: _Subject, bad_tasks: Iterable[Any]) -> None:
@@ -70,6 +73,7 @@ class _Subject:
     config: Mapping[str, Any] | BaseModel | None
     http: MakeTransport | None
     supplied: Mapping[str, Any]
+    durable: Store
 
     def make(self, store: AgentStore | None = None, overrides: Mapping[str, Any] | None = None) -> Agent:
         """Make an instance; ``overrides`` are methods of a subclass made for it."""
@@ -89,7 +93,19 @@ class _Subject:
         raise AssertionError  # not reached
 
     def run(self, agent: Agent) -> Any:
-        return agent.run(self.task, AgentContext(agent.name, http=self.http))
+        ctx = self.context(agent)
+        with ctx.work.working():
+            result = agent.run(self.task, ctx)
+            ctx.work.finish(None, ())
+            return result
+
+    def context(self, agent: Agent) -> AgentContext:
+        """Return what a piece of work gets, with a durable run of its own."""
+        store = self.durable
+        runs = Durability(
+            store.runs_with, store.bus, schema=agent.state_schema, key=f"{agent.name}/{uuid.uuid4()}"
+        )
+        return AgentContext(agent.name, http=self.http, facilities=Facilities(runs=runs))
 
     def work(self, agent: Agent) -> AgentState:
         """Do the good task and return the state after it."""
@@ -136,7 +152,7 @@ def _check_work(subject: _Subject) -> None:
 def _check_bad_task(subject: _Subject, bad: Any) -> None:
     agent = subject.make()
     with _refuses(InvalidTask, f"run() with the bad task {bad!r}"):
-        agent.run(bad, AgentContext(agent.name, http=subject.http))
+        agent.run(bad, subject.context(agent))
     _check_state(agent, AgentState.READY, f"after the bad task {bad!r}, which is no fault of the agent's,")
     _check_numbers(agent, PerformanceMetrics(1, 0, 1), "after one bad task")
     subject.work(agent)

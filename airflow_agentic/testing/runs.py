@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from airflow_agentic.agents.base import BaseAgent
 from airflow_agentic.agents.context import AgentContext, Facilities, RunIdentity
+from airflow_agentic.agents.durable import Durability
 from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.models import OpenModel
 from airflow_agentic.agents.registry import AgentDefinition, as_definition
@@ -45,7 +46,7 @@ class AgentRun:
     state: AgentState
 
 
-def run_agent(
+def run_agent(  # noqa: PLR0913  # each takes the place of something that the operator brings
     agent: Agent | type[Agent] | AgentDefinition | Callable[..., Any],
     task: Any,
     *,
@@ -56,6 +57,7 @@ def run_agent(
     run: RunIdentity | None = None,
     services: Mapping[Any, Any] | None = None,
     models: OpenModel | None = None,
+    key: str | None = None,
 ) -> AgentRun:
     """Let an agent do one task, the way an operator does.
 
@@ -69,8 +71,12 @@ def run_agent(
         run: The task of a DAG run that it works in; makes the ids of its messages repeatable.
         services: What it declares to need: instances by type, or by the name of a parameter or a service.
         models: Opens the language model of a connection.
+        key: Of its durable run; default: made of ``run`` or ``messages``, else ``AGENT/test``. With a ``store`` that is
+            kept, a second call goes on where the first one ended: that is how a crash and a resume are tested. A run that
+            is finished returns its result.
 
     Raises:
+        RunSuspended: The durable run waits; call this again, with the same ``store``.
         Exception: Whatever the agent raises, as :meth:`AgentRunner.run_task` does.
     """
     with contextlib.ExitStack() as stack:
@@ -84,10 +90,19 @@ def run_agent(
             supplied = supply(stack, definition, where, services or {})
             worker = definition.create(config, where.agents, supplied)
             stack.callback(worker.shutdown)
-        facilities = Facilities(lambda policy, key: where.guard(_value(policy), key), models)
-        ctx = AgentContext(worker.name, run=run, messages=tuple(messages), http=http, facilities=facilities)
-        result = AgentRunner(worker, where.bus, lambda _: ctx, faults=where.faults).run_task(task)
-        return AgentRun(result, tuple(ctx.outbox), worker.state)
+        named = key if key or run or messages else f"{worker.name}/test"
+        kept = Durability(where.runs_with, where.bus, schema=worker.state_schema, key=named)
+        facilities = Facilities(lambda policy, key: where.guard(_value(policy), key), models, kept)
+        made: list[AgentContext] = []
+
+        def make_context(_: object) -> AgentContext:
+            made.append(
+                AgentContext(worker.name, run=run, messages=tuple(messages), http=http, facilities=facilities)
+            )
+            return made[-1]
+
+        result = AgentRunner(worker, where.bus, make_context, faults=where.faults).run_task(task)
+        return AgentRun(result, tuple(made[-1].outbox), worker.state)
 
 
 def _value(policy: Policy | str) -> Policy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -127,10 +127,12 @@ class HttpAgentTrigger(BaseTrigger):
                 )
             policy = None if self.policy is None else Policy.model_validate(self.policy)
             protection = None if policy is None else place.protection(plan, policy)
+            # The loop of the triggerer is not held up by the commits of steps.
+            kept = replace(plan, persistence="off")
             if protection is not None and (self.waited or {}).get("has_turn"):
                 protection.guard.use_turn()
             guarded = GuardedAgent(
-                agent, lambda messages: place.context(plan, messages), protection, place.store.faults
+                agent, lambda messages: place.context(kept, messages), protection, place.store.faults
             )
             done = await guarded.ado(self.agent_task)
             await asyncio.to_thread(place.store.bus.send_many, done.ctx.outbox)

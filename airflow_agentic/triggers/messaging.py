@@ -46,13 +46,21 @@ class MailboxTrigger(BaseTrigger):
         condition: ``message``: something can be received. ``work``: that, or nothing is left to wait for.
             ``all``: whatever there is can be received; what was sent for later does not count.
         agentic_conn_id: The store; see ``AgenticHook``.
+        until: When to fire in any case, in ISO 8601; ``None`` for never.
     """
 
-    def __init__(self, mailbox: str, condition: Condition, agentic_conn_id: str | None = None) -> None:
+    def __init__(
+        self,
+        mailbox: str,
+        condition: Condition,
+        agentic_conn_id: str | None = None,
+        until: str | None = None,
+    ) -> None:
         super().__init__()
         self.mailbox = mailbox
         self.condition = condition
         self.agentic_conn_id = agentic_conn_id
+        self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what the triggerer needs to make this trigger again."""
@@ -62,6 +70,7 @@ class MailboxTrigger(BaseTrigger):
                 "mailbox": self.mailbox,
                 "condition": self.condition,
                 "agentic_conn_id": self.agentic_conn_id,
+                "until": self.until,
             },
         )
 
@@ -76,11 +85,12 @@ class MailboxTrigger(BaseTrigger):
 
     async def _wait(self) -> MailboxStats:
         holds = _CONDITIONS[self.condition]
+        until = None if self.until is None else datetime.fromisoformat(self.until)
         async with contextlib.aclosing(
             looks(self.agentic_conn_id, lambda store: store.bus.stats(self.mailbox))
         ) as seen:
             async for box in seen:
-                if holds(box):
+                if holds(box) or (until is not None and datetime.now(UTC) >= until):
                     return box
         raise AssertionError("looking at a mailbox has no end")
 
