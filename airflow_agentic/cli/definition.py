@@ -13,6 +13,7 @@ from airflow.cli.cli_config import (
 )
 
 from airflow_agentic.cli import arguments as arg
+from airflow_agentic.cli.run_commands import RUNS
 
 _COMMANDS = "airflow_agentic.cli.commands"
 
@@ -363,6 +364,7 @@ def get_agentic_cli_commands() -> list[CLICommand]:
                 GroupCommand(name="agents", help="State and numbers of agents", subcommands=_AGENTS),
                 GroupCommand(name="messages", help="Mailboxes and messages", subcommands=_MESSAGES),
                 GroupCommand(name="routes", help="Who gets which messages, and why", subcommands=_ROUTES),
+                GroupCommand(name="runs", help="Durable runs: what they did, and going on", subcommands=RUNS),
                 GroupCommand(name="heartbeats", help="Signs of life", subcommands=_HEARTBEATS),
                 GroupCommand(
                     name="dead-letters", help="Messages that nobody could handle", subcommands=_DEAD_LETTERS

@@ -16,6 +16,7 @@ from airflow_agentic.cli.checks import (
     guards,
     installation,
     project,
+    runs,
     storage,
     work,
 )
@@ -83,6 +84,9 @@ def _work(target: StoreTarget) -> list[Finding]:
             examined("agents", partial(work.agents, store)),
             examined("breakers", partial(guards.breakers, store)),
             examined("budgets", partial(guards.budgets, store)),
+            examined("journals", partial(runs.journals, store)),
+            examined("steps", partial(runs.ambiguous, store)),
+            examined("runs", partial(runs.stale, store)),
         ]
 
 

@@ -12,7 +12,9 @@ from airflow.cli.cli_config import ActionCommand, GroupCommand
 
 from airflow_agentic.cli import arguments
 from airflow_agentic.cli.definition import get_agentic_cli_commands
+from airflow_agentic.cli.run_arguments import STATUSES
 from airflow_agentic.messaging import Kind
+from airflow_agentic.persistence import RunStatus
 
 COMMANDS = {
     "agents list",
@@ -49,6 +51,21 @@ COMMANDS = {
     "config explain",
     "config validate",
     "config schema",
+    "runs list",
+    "runs show",
+    "runs events",
+    "runs watch",
+    "runs verify",
+    "runs resume",
+    "runs retry-step",
+    "runs skip-step",
+    "runs set-state",
+    "runs answer",
+    "runs fork",
+    "runs export",
+    "runs import",
+    "runs prune",
+    "runs forget",
     "db check",
     "db upgrade",
     "doctor",
@@ -98,6 +115,8 @@ def test_the_definition_loads_no_other_part_of_the_package() -> None:
         "airflow_agentic.cli",
         "airflow_agentic.cli.arguments",
         "airflow_agentic.cli.definition",
+        "airflow_agentic.cli.run_arguments",
+        "airflow_agentic.cli.run_commands",
         # Read by Airflow itself when it starts.
         "airflow_agentic.cluster_policy",
         "airflow_agentic.config",
@@ -144,6 +163,10 @@ def test_a_rate_is_positive(text: str) -> None:
 
 def test_kinds_are_those_of_messages() -> None:
     assert arguments.KIND.kwargs["choices"] == tuple(Kind)
+
+
+def test_statuses_are_those_of_runs() -> None:
+    assert set(STATUSES) == set(RunStatus)
 
 
 def test_the_help_shows_every_word(agentic: Any) -> None:

@@ -16,6 +16,7 @@ from airflow_agentic.agents.lifecycle import AgentState
 from airflow_agentic.agents.status import AgentProfile, PerformanceMetrics
 from airflow_agentic.cli.checks import Finding, Result, durability, examined, installation, storage
 from airflow_agentic.messaging import Kind, Message
+from airflow_agentic.persistence import RunStatus
 from airflow_agentic.resilience import Breaker, Budget, Policy, Subject
 from airflow_agentic.stores import Store
 
@@ -60,7 +61,7 @@ def test_a_store_in_order_has_only_oks(on_store: Run, store: Store) -> None:
 
     checks = (
         "store", "disk", "claim checks", "schema and write access", "dead letters", "routes", "readers", "leases",
-        "heartbeats", "agents", "breakers", "budgets", "failures",
+        "heartbeats", "agents", "breakers", "budgets", "journals", "steps", "runs", "failures",
     )  # fmt: skip
     assert {name: _by_check(ended)[name]["result"] for name in checks} == dict.fromkeys(checks, "ok")
     assert "(from --store-url)" in _by_check(ended)["store"]["text"]
@@ -394,3 +395,38 @@ def test_a_check_that_breaks_is_a_finding() -> None:
 
     assert finding.result is Result.FAIL
     assert finding.text == "RuntimeError: no such module"
+
+
+def test_a_run_in_quarantine_is_a_warning_with_what_is_wrong(on_store: Run, store: Store) -> None:
+    with store.run("triage", key="k 1") as run:
+        run.step("read", lambda: 1)
+    store.run_stores.runs.mark("k 1", RunStatus.QUARANTINED, "version 2: not as it was written", "permanent")
+
+    finding = _by_check(on_store("doctor", "-o", "json"))["journals"]
+
+    assert finding["result"] == "warning"
+    assert finding["text"] == "1 run in quarantine: k 1; version 2: not as it was written"
+    assert f"`airflow agentic runs verify 'k 1' --store-url {store.url}`" in finding["way_out"]
+
+
+def test_a_step_that_waits_for_a_decision_and_a_run_that_was_left_are_warnings(
+    on_store: Run, store: Store, age: Callable[[str], None]
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    for key, declared in (("asks", "ask"), ("goes-on", "retry")):
+        with pytest.raises(KeyboardInterrupt), store.run("triage", key=key, task="dag/run/task") as run:
+            run.step("pay", die, on_ambiguous=declared)
+
+    fresh = _by_check(on_store("doctor", "-o", "json"))
+    age("UPDATE agentic_run SET updated_at = updated_at - 7200000")
+    old = _by_check(on_store("doctor", "-o", "json"))
+
+    assert fresh["steps"]["text"].endswith("not to be repeated unasked: pay of asks")
+    assert "runs skip-step asks pay --reason TEXT" in fresh["steps"]["way_out"]
+    assert fresh["runs"]["result"] == "ok"
+    assert old["runs"]["result"] == "warning"
+    assert "for up to 2 h" in old["runs"]["text"]
+    assert "--clear --reason TEXT" in old["runs"]["way_out"]
+    assert on_store("doctor").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import postgres
 import pytest
@@ -187,3 +188,20 @@ def test_an_older_schema_is_told_without_the_password(on_server: Run, url: str) 
 
     assert "has schema 0001" in on_server("db", "check").err
     assert "has schema 0001" in on_server("messages", "stats").err
+
+
+def test_runs_are_listed_checked_moved_and_changed(on_server: Run, url: str, tmp_path: Path) -> None:
+    with open_store(url) as store, store.run("triage", key="k", persistence="snapshot") as run:
+        run.step("read", lambda: 1)
+        run.emit({"n": 1})
+
+    assert on_server("runs", "list", "--status", "finished", "-o", "json").json[0]["key"] == "k"
+    assert "1 done" in on_server("runs", "show", "k").out
+    assert on_server("runs", "verify", "--all").code == 0
+    assert on_server("runs", "export", "k", tmp_path / "k.zip", "--include-data").code == 0
+    assert on_server("runs", "import", tmp_path / "k.zip", "--to", "k2").code == 0
+    assert on_server("runs", "set-state", "k2", "--patch", '{"n": 2}', "--reason", "x").code == 0
+    assert on_server("runs", "prune", "--whole", "--keep", "1", "--yes", "-o", "json").json["runs"] == 1
+    with open_store(url) as store:
+        assert [head.stream for head in store.runs.find_all()] == ["k2"]
+        assert store.verify("k2") == []

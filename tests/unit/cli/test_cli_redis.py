@@ -125,3 +125,19 @@ def test_an_airflow_connection_of_its_own_type_names_it(
 
     assert [record["message"]["id"] for record in found.json] == [sent.json["id"]]
     assert _PASSWORD not in sent.err + found.err
+
+
+def test_runs_are_listed_checked_moved_and_changed(on_server: Run, store: Store, tmp_path: Path) -> None:
+    with store.run("triage", key="k", persistence="snapshot") as run:
+        run.step("read", lambda: 1)
+        run.emit({"n": 1})
+
+    assert on_server("runs", "list", "--status", "finished", "-o", "json").json[0]["key"] == "k"
+    assert "1 done" in on_server("runs", "show", "k").out
+    assert on_server("runs", "verify", "--all").code == 0
+    assert on_server("runs", "export", "k", tmp_path / "k.zip", "--include-data").code == 0
+    assert on_server("runs", "import", tmp_path / "k.zip", "--to", "k2").code == 0
+    assert on_server("runs", "set-state", "k2", "--patch", '{"n": 2}', "--reason", "x").code == 0
+    assert on_server("runs", "prune", "--whole", "--keep", "1", "--yes", "-o", "json").json["runs"] == 1
+    assert [head.stream for head in store.runs.find_all()] == ["k2"]
+    assert store.verify("k2") == []
