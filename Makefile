@@ -9,7 +9,7 @@ LOCAL  := PYTHONPATH=deploy $(BIN)/python -m localairflow
 LAID   := $(if $(filter command,$(origin ENVIRONMENT)),$(if $(ENVIRONMENT),--environment '$(ENVIRONMENT)'))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test system wheel lint format docs bench bench-bus bench-guards chaos clean
+.PHONY: help demo up down status test system wheel lint format docs bench bench-bus bench-guards bench-steps chaos clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +45,9 @@ format: $(VENV)/dev  ## Rewrite the files in the house style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/dev  ## Write the reference pages in docs/reference/ from the code.
+docs: $(VENV)/dev  ## Write the reference pages in docs/reference/ from the code, and the pictures of workflows from their DAGs.
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/pictures.py
 
 bench: $(VENV)/dev  ## Figures side by side with a peer or the raw limit, in one run.
 	$(BIN)/python benchmarks/imports.py
@@ -58,6 +59,9 @@ bench-guards: $(VENV)/bench  ## Guards side by side with the raw stores and name
 
 bench-bus: $(VENV)/bench  ## The bus side by side with the raw drivers and named peers (BUS=--long, --quick, --airflow).
 	$(BIN)/python -m benchmarks.bus $(BUS)
+
+bench-steps: $(VENV)/bench  ## Durable steps side by side with the raw drivers and named peers (STEPS=--quick).
+	$(BIN)/python -m benchmarks.steps $(STEPS)
 
 chaos: $(VENV)/dev  ## The proofs in their long form: storms of minutes, whose books are printed.
 	CHAOS=long $(BIN)/python -m pytest tests/chaos tests/system/test_drill.py -p no:randomly -s
@@ -86,6 +90,6 @@ $(VENV)/dev: $(VENV)/local
 	@touch $@
 
 $(VENV)/bench: $(VENV)/dev
-	@echo "Installing what the bus is compared with"
+	@echo "Installing what the benchmarks compare with"
 	@$(PIP) install --quiet --constraint constraints.txt --group bench
 	@touch $@

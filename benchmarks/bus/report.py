@@ -8,6 +8,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
@@ -27,41 +28,54 @@ _OURS = (
     "redis",
     "SQLAlchemy",
 )
-_BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def as_json(section: Section) -> dict[str, Any]:
-    """Return all that is known of a section: what it found, when, and on what machine."""
+def as_json(section: Section, peers: Sequence[str] = PEERS) -> dict[str, Any]:
+    """Return all that is known of a section: what it found, when, and on what machine.
+
+    Args:
+        section: What was measured.
+        peers: Distributions whose versions count.
+    """
     values = asdict(section)
     values["goals"] = [asdict(goal) | {"verdict": goal.verdict} for goal in section.goals]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": _machine(),
-        "versions": {name: version(name) for name in (*_OURS, *PEERS)},
+        "versions": {name: version(name) for name in (*_OURS, *peers)},
         **values,
     }
 
 
-def write(folder: Path, page: Path | None, found: dict[str, dict[str, Any]]) -> None:
-    """Write ``bus.json`` and ``bus.md``; sections that were not measured now stay as they were.
+def write(
+    folder: Path,
+    page: Path | None,
+    found: dict[str, dict[str, Any]],
+    name: str = "bus",
+    title: str = "The bus",
+) -> None:
+    """Write ``<name>.json`` and ``<name>.md``; sections that were not measured now stay as they were.
 
     Args:
         folder: For the two.
-        page: A page of the docs that shows the newest results between two marks.
+        page: A page of the docs that shows the newest results between two marks with the name.
         found: New sections, by name, as JSON.
+        name: Of the benchmark.
+        title: What it measures.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "bus.json"
+    file = folder / f"{name}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     known.update(found)
     file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
     text = "\n".join(_markdown(values) for values in known.values())
-    (folder / "bus.md").write_text(f"# The bus, measured\n\n{text}")
+    (folder / f"{name}.md").write_text(f"# {title}, measured\n\n{text}")
     if page is not None and page.exists():
-        before, _, rest = page.read_text().partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = page.read_text().partition(begin)
+        _, _, after = rest.partition(end)
+        page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 def printed(section: Section) -> str:
