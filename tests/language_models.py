@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,3 +38,10 @@ def variable(conn_id: str, server: OpenAIServer, conn_type: str, **extra: Any) -
         "extra": {"model": "openai-chat:gpt-5", **extra},
     }
     return f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(said)
+
+
+def collect() -> None:
+    """Let go of clients of models now, while nobody takes for a fault of another test what they say of their connections."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

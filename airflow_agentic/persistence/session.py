@@ -109,7 +109,7 @@ class Session:
         # Snapshots are of the state at the record they go with: nobody else writes in between.
         self.lock = threading.RLock()
         self._is_open, self._is_lost, self._is_over = True, False, False
-        self._token = secrets.token_hex(8)
+        self._token = f"run {secrets.token_hex(8)}"
         hold = take(stores, facilities, key, agent, self.owner, options.lease)
         self._journal = Journal(
             stores, hold.head or new_head(key, agent, self.owner, options), hold.now_ms, options.lease

@@ -59,6 +59,12 @@ budgets:
 """
 
 
+@pytest.fixture(autouse=True)
+def no_clients_left():
+    yield
+    language_models.collect()
+
+
 @pytest.fixture
 def primary():
     with OpenAIServer() as server:

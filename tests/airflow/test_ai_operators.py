@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from datetime import timedelta
 
 import language_models
@@ -43,7 +42,7 @@ def loop_of_common_ai():
     with contextlib.suppress(RuntimeError):
         asyncio.get_event_loop_policy().get_event_loop().close()
     asyncio.set_event_loop(None)
-    gc.collect()  # what it says of connections is said here, where Airflow's warnings are not ours
+    language_models.collect()
 
 
 @pytest.fixture

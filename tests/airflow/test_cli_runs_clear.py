@@ -82,10 +82,13 @@ def test_the_task_of_a_run_and_what_comes_after_it_are_cleared(failed, store, co
 
 
 def test_a_task_that_airflow_does_not_know_is_named(metadata_db, store, command):
-    with pytest.raises(ConnectionError), store.run("teller", key="k", task="nobody/run/task") as run:
+    with (
+        pytest.raises(ConnectionError),
+        store.run("teller", key="k", task="a_dag_that_nobody_made/run/task") as run,
+    ):
         run.step("pay", _refuse, 1)
 
     code, said = command("resume", "k", "--clear", "--reason", "x")
 
     assert code == 1
-    assert "task 'task' cannot be cleared: Dag 'nobody' could not be found" in said
+    assert "task 'task' cannot be cleared: Dag 'a_dag_that_nobody_made' could not be found" in said

@@ -140,7 +140,7 @@ class TestParallel:
         assert (run.state, run.task("vote.gather").state) == ("failed", "failed")
 
     def test_fail_fast_does_not_wait_for_the_others(self, run_dag, monkeypatch):
-        monkeypatch.setattr(GatherOperator, "look_again", timedelta(seconds=0.1))
+        monkeypatch.setattr(GatherOperator, "look_again", timedelta(milliseconds=1))
         order = []
 
         @agent("slow")
@@ -155,10 +155,11 @@ class TestParallel:
 
             return note()
 
+        before = [{"agent": "doubler", "task_id": f"before_{n}"} for n in range(8)]
         with DAG("fast") as dag:
             flow = parallel(
                 "vote",
-                ["doubler", "adder", lambda got: sequence("late", ["doubler", "adder", "slow"], task=got)],
+                ["doubler", "adder", lambda got: sequence("late", [*before, "slow"], task=got)],
                 task=5,
                 quorum=2,
                 fail_fast=True,

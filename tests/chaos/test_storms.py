@@ -42,5 +42,12 @@ def test_every_mutant_has_a_test():
 
 
 @pytest.mark.parametrize("storm", storms.MUTANTS)
-def test_the_books_show_which_promise_is_broken(storm, found):
+def test_the_books_show_which_promise_is_broken(storm, found, tmp_path):
+    for again in range(2):
+        # A short storm on a busy machine may break nothing.
+        if BROKEN[storm] in found.faults():
+            break
+        folder = tmp_path / str(again)
+        folder.mkdir()
+        found = storms.run(storm, storms.MUTANTS[storm], folder)
     assert BROKEN[storm] in found.faults(), f"\n{found}"

@@ -17,6 +17,7 @@ from airflow_agentic.stores.sql.database import SqlDatabase
 from airflow_agentic.stores.sql.lanes import Lanes
 from airflow_agentic.stores.sql.statements import statements_of
 
+_AT_ONCE = 1_000
 _OPEN = {DeliveryState.READY, DeliveryState.LEASED}
 _OPEN_IDS = """d.delivery_id IN (
     SELECT delivery_id FROM (
@@ -73,7 +74,9 @@ class SqlBooks:
 
     def purge(self, older_than: timedelta, limit: int) -> list[bytes]:
         """See the port."""
-        self._db.committed(lambda: self._bury_late(limit))
+        # All of them, whatever may be forgotten of the rest; no commit takes long.
+        while self._db.committed(lambda: self._bury_late(_AT_ONCE)) == _AT_ONCE:
+            pass
         return self._db.committed(lambda: self._forget(to_ms(older_than), limit))
 
     def _redrive(
@@ -102,7 +105,7 @@ class SqlBooks:
     def _waits(self, mailbox: str, key: str | None) -> int:
         return 0 if key is None else int(self._lanes.enter((mailbox, key)))
 
-    def _bury_late(self, limit: int) -> None:
+    def _bury_late(self, limit: int) -> int:
         late = self._db.fetch(self._sql.late, {"limit": limit})
         if late:
             self._db.execute_many(self._sql.expire, [{"id": row.delivery_id} for row in late])
@@ -111,6 +114,7 @@ class SqlBooks:
             [(row.mailbox, row.ordering_key) for row in in_lanes if not row.waiting],
             [(row.mailbox, row.ordering_key) for row in in_lanes if row.waiting],
         )
+        return len(late)
 
     def _forget(self, age_ms: int, limit: int) -> list[bytes]:
         old = self._db.fetch(self._sql.old, {"age": age_ms, "limit": limit})

@@ -92,6 +92,12 @@ class Served:
         )
 
 
+@pytest.fixture(autouse=True)
+def no_clients_left():
+    yield
+    language_models.collect()
+
+
 @pytest.fixture
 def server():
     with OpenAIServer() as opened:

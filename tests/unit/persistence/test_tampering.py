@@ -191,9 +191,9 @@ def postgresql():
             yield store, direct
 
 
-@pytest.fixture(scope="module")
-def snapped(tmp_path_factory):
-    path = tmp_path_factory.mktemp("snapshots") / "a.db"
+@pytest.fixture
+def snapped(tmp_path):
+    path = tmp_path / "a.db"
     with open_store(f"sqlite:///{path}") as store, contextlib.closing(OnSqlite(path)) as direct:
         state = work(store, "snapshot")
         yield store, direct, state

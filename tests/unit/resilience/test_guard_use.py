@@ -73,7 +73,7 @@ def fail(guard, service, calls=20):
 
 def kept():
     """The leases that this process renews."""
-    return [token for token in KEEPER._due if not token.startswith("results")]
+    return [token for token in KEEPER._due if not token.startswith(("results", "run "))]
 
 
 # -- ways to use it ------------------------------------------------------------------------------------
