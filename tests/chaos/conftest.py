@@ -21,17 +21,12 @@ _AT_ONCE = 3 if storms.IS_LONG else 6
 _TIMEOUT = 7_200 if storms.IS_LONG else 300
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them.
-
-    Where several processes share the tests, one of them has all the chaos.
-    """
+    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them."""
     for item in items:
         if _is_ours(item):
             item.add_marker(pytest.mark.chaos)
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
-            item.add_marker(pytest.mark.xdist_group("chaos"))
     items.sort(key=lambda item: (_is_ours(item), _storm_of(item) is not None))
 
 
@@ -43,7 +38,7 @@ def _storm_of(item: pytest.Item) -> str | None:
     return item.callspec.params.get("storm") if _is_ours(item) and hasattr(item, "callspec") else None
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def weather(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     """All storms that tests ask for, a few of them at a time, from now on."""
     every = storms.STORMS | storms.MUTANTS

@@ -182,17 +182,17 @@ class TestWaiting:
     @pytest.mark.parametrize(
         ("waiting", "least", "most"),
         [
-            (Sleeping("k", "s", datetime.now(UTC) + timedelta(hours=1)), 3500, 3600),
-            (Sleeping("k", "s", datetime.now(UTC) - timedelta(hours=1)), 0, 0),
-            (AwaitingMessage("k", "m", "box", None), 1, 10),
-            (Interrupted("k", "q", "?", None, None), 10, 60),
-            (AmbiguousStep("?", "k", "s"), 10, 60),
-            (RunTaken("t", "k", "o", datetime.now(UTC) + timedelta(hours=1)), 10, 60),
-            (RunTaken("t", "k", "o", datetime.now(UTC) - timedelta(hours=1)), 1, 1),
+            (lambda hour: Sleeping("k", "s", datetime.now(UTC) + hour), 3500, 3600),
+            (lambda hour: Sleeping("k", "s", datetime.now(UTC) - hour), 0, 0),
+            (lambda _: AwaitingMessage("k", "m", "box", None), 1, 10),
+            (lambda _: Interrupted("k", "q", "?", None, None), 10, 60),
+            (lambda _: AmbiguousStep("?", "k", "s"), 10, 60),
+            (lambda hour: RunTaken("t", "k", "o", datetime.now(UTC) + hour), 10, 60),
+            (lambda hour: RunTaken("t", "k", "o", datetime.now(UTC) - hour), 1, 1),
         ],
     )
     def test_how_long_depends_on_what_it_waits_for(self, waiting, least, most):
-        assert least <= until_again(waiting).total_seconds() <= most
+        assert least <= until_again(waiting(timedelta(hours=1))).total_seconds() <= most
 
 
 class TestFunctions:
