@@ -28,7 +28,6 @@ from airflow_agentic.persistence import (
     Interrupted,
     Run,
     RunOptions,
-    RunQuery,
     Runs,
     RunStatus,
     RunSuspended,
@@ -178,8 +177,8 @@ class DurableWork:
         """Return how this work came to its end before, if it did. An agent that keeps nothing is asked for nothing."""
         if not self._can_be_kept:
             return None
-        head = self._runs().find_all(RunQuery(streams=(self._key,), limit=1))
-        if not head or head[0].status != RunStatus.FINISHED:
+        head = self._runs().known(self._key)
+        if head is None or head.status != RunStatus.FINISHED:
             return None
         try:
             assert self.run is not None

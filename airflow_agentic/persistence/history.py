@@ -15,15 +15,13 @@ from airflow_agentic.persistence.ports import (
     JournalStore,
     Record,
     RunHead,
-    RunQuery,
     RunStores,
     SnapshotRecord,
 )
+from airflow_agentic.persistence.reading import all_records, head_at
 from airflow_agentic.persistence.records import RecordType
 from airflow_agentic.persistence.restoring import CHANGES_STATE, Base, base_at, folded, newest
 from airflow_agentic.persistence.state import StateSchema
-
-_PAGE = 500
 
 When = int | str | datetime
 """A version, the name of a checkpoint, or a time."""
@@ -75,12 +73,12 @@ def head_of(stores: RunStores, key: str) -> RunHead:
     Raises:
         RunNotFound: There is none of that key.
     """
-    found = stores.runs.heads(RunQuery(streams=(key,), limit=1))
-    if not found:
+    found = head_at(stores.runs, key)
+    if found is None:
         raise RunNotFound(
             f"there is no run {key!r} in this store: `airflow agentic runs list` shows which there are"
         )
-    return found[0]
+    return found
 
 
 def events(
@@ -92,7 +90,7 @@ def events(
         RunNotFound: There is none of that key.
     """
     head_of(stores, key)
-    for record in _records(stores.journals, key, after, limit):
+    for record in all_records(stores.journals, key, after, limit):
         try:
             data = claims.unpacked(record.data)
         except (NotRecordable, ValueError) as error:
@@ -138,7 +136,7 @@ def _version_of_time(stores: RunStores, key: str, when: datetime) -> int:
     if when.tzinfo is None:
         raise RunNotFound(f"the time {when} has no zone: say which, for example datetime.now(UTC)")
     limit_ms, found = when.timestamp() * 1000, 0
-    for record in _records(stores.journals, key, 0, None):
+    for record in all_records(stores.journals, key, 0, None):
         if record.at_ms > limit_ms:
             break
         found = record.version
@@ -191,7 +189,7 @@ def _state_at(
             f"run {key!r} at version {version} is forgotten: it can be had from version {base.version} on"
         )
     value, at = begin.value, begin.at_ms
-    records = list(_records(store, key, begin.version, version - begin.version))
+    records = list(all_records(store, key, begin.version, version - begin.version))
     for damage in damages(key, records, begin.chain, begin.version):
         raise corrupt(damage)
     if begin.version + len(records) < version:
@@ -217,7 +215,7 @@ def copied(stores: RunStores, key: str, version: int) -> list[Record]:
         raise RunNotFound(
             f"the first records of run {key!r} are forgotten, and it cannot be copied: begin with its state instead"
         )
-    records = [each for each in _records(stores.journals, key, 0, version) if each.version <= version]
+    records = [each for each in all_records(stores.journals, key, 0, version) if each.version <= version]
     for damage in damages(key, records, genesis(key), 0):
         raise corrupt(damage)
     if len(records) < version:
@@ -225,15 +223,3 @@ def copied(stores: RunStores, key: str, version: int) -> list[Record]:
             f"run {key!r} has no record {len(records) + 1}", key, len(records) + 1, "missing"
         )
     return records
-
-
-def _records(store: JournalStore, key: str, after: int, limit: int | None) -> Iterator[Record]:
-    left = limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(_PAGE, left)
-        page = store.read(key, after, size)
-        yield from page
-        if len(page) < size:
-            return
-        after = page[-1].version
-        left = None if left is None else left - len(page)

@@ -26,11 +26,11 @@ from airflow_agentic.persistence.ports import (
     JournalStore,
     Record,
     RunHead,
-    RunQuery,
     RunStatus,
     RunStores,
     SnapshotRecord,
 )
+from airflow_agentic.persistence.reading import head_at
 
 _log = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ class Journal:
             raise taken(found, self.stream)
 
     def _found(self) -> RunHead | None:
-        return next(iter(self._runs.heads(only(self.stream))), None)
+        return head_at(self._runs, self.stream)
 
     def _checked(self, after: int, limit: int) -> list[Record]:
         first = max(0, after - 1)
@@ -352,8 +352,3 @@ def fits(store: JournalStore, stream: str, snapshot: SnapshotRecord) -> bool:
         return False
     sealed = store.read(stream, snapshot.version - 1, 1)
     return not sealed or sealed[0].version != snapshot.version or sealed[0].digest == snapshot.chain
-
-
-def only(stream: str) -> RunQuery:
-    """Return the query for one run."""
-    return RunQuery(streams=(stream,), limit=1)

@@ -13,6 +13,7 @@ from airflow_agentic.persistence.history import Event, Moment, When, events, hea
 from airflow_agentic.persistence.integrity import Damage, is_storable, is_whole
 from airflow_agentic.persistence.naming import LONGEST_KEY, check_key
 from airflow_agentic.persistence.ports import Facilities, RunHead, RunQuery, RunStatus, RunStores
+from airflow_agentic.persistence.reading import head_at
 from airflow_agentic.persistence.recovery import Interventions
 from airflow_agentic.persistence.run import Run
 from airflow_agentic.persistence.session import RunOptions
@@ -77,6 +78,10 @@ class Runs:
             RunNotFound: There is none of that key.
         """
         return head_of(self._stores, key)
+
+    def known(self, key: str) -> RunHead | None:
+        """Return how a run stands; ``None`` if there is none of that key."""
+        return head_at(self._stores.runs, key)
 
     def find_all(self, query: RunQuery | None = None) -> list[RunHead]:
         """Return how runs stand; what changed last comes first."""

@@ -21,16 +21,15 @@ from airflow_agentic.persistence.ports import (
     Facilities,
     Record,
     RunHead,
-    RunQuery,
     RunStatus,
     RunStores,
     SnapshotRecord,
 )
 from airflow_agentic.persistence.progress import RUN
+from airflow_agentic.persistence.reading import all_records, all_snapshots, head_at
 from airflow_agentic.persistence.records import RecordType
 from airflow_agentic.security.canonical import canonical
 
-_PAGE = 500
 _AT_ONCE = 200
 _LEASE = timedelta(seconds=60)
 
@@ -72,20 +71,20 @@ class Transfer:
             NotRecordable: Large data cannot be read.
         """
         head = head_of(self._stores, key)
-        records = [each for each in self._records(key) if each.version <= head.version]
-        snapshots = sorted(self._snapshots(key, head.version), key=lambda each: each.version)
+        read = [each for each in all_records(self._stores.journals, key) if each.version <= head.version]
+        snapped = [*all_snapshots(self._stores.journals, key, head.version)][::-1]
         # Who works on it now, and until when, is of no use elsewhere.
         head = replace(head, owner="", lease_until_ms=0)
         whole = Archive(
             head,
-            records,
-            [hashlib.sha256(each.data).digest() for each in records],
-            snapshots,
-            [hashlib.sha256(each.state).digest() for each in snapshots],
+            read,
+            [hashlib.sha256(each.data).digest() for each in read],
+            snapped,
+            [hashlib.sha256(each.state).digest() for each in snapped],
         )
         if not include_data:
             return whole.without_data()
-        contents = [each.data for each in records] + [each.state for each in snapshots]
+        contents = [each.data for each in read] + [each.state for each in snapped]
         return replace(whole, blobs=dict(self._blobs(contents)))
 
     def put_in(self, archive: Archive, *, to: str | None = None, actor: str, reason: str) -> RunHead:
@@ -127,23 +126,11 @@ class Transfer:
             head = replace(last, version=version, digest=digest, lease_until_ms=until)
             write = Append(last if version == last.version else head, written, records, snapshot)
             if not self._stores.journals.append(write):
-                [*found] = self._stores.runs.heads(RunQuery(streams=(key,), limit=1))
-                raise taken(found[0] if found else None, key)
+                raise taken(head_at(self._stores.runs, key), key)
             written = version
         return last
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    def _records(self, key: str) -> Iterator[Record]:
-        after = 0
-        while page := self._stores.journals.read(key, after, _PAGE):
-            yield from page
-            after = page[-1].version
-
-    def _snapshots(self, key: str, version: int) -> Iterator[SnapshotRecord]:
-        while (found := self._stores.journals.latest_snapshot(key, version)) is not None:
-            yield found
-            version = found.version - 1
 
     def _blobs(self, contents: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
         for data in contents:
@@ -168,7 +155,7 @@ class Transfer:
                 damage.version,
                 damage.what,
             )
-        if self._stores.runs.heads(RunQuery(streams=(key,), limit=1)):
+        if head_at(self._stores.runs, key) is not None:
             raise ConfigurationError(
                 f"there is a run {key!r} in this store already: give the imported one another key with --to KEY"
             )

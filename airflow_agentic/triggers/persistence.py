@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_agentic.errors import AgenticError
-from airflow_agentic.persistence.ports import RunQuery, RunStatus
+from airflow_agentic.persistence.ports import RunStatus
 from airflow_agentic.triggers.failures import failure_event
 from airflow_agentic.triggers.looking import looks
 
@@ -51,13 +51,12 @@ class RunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is so; an error that waiting cannot help is the event."""
-        query = RunQuery(streams=(self.key,), limit=1)
         try:
             async with contextlib.aclosing(
-                looks(self.agentic_conn_id, lambda store: store.runs.find_all(query))
+                looks(self.agentic_conn_id, lambda store: store.runs.known(self.key))
             ) as seen:
-                async for heads in seen:
-                    if not heads or self._has_changed(heads[0]) or self._is_over():
+                async for head in seen:
+                    if head is None or self._has_changed(head) or self._is_over():
                         break
         except AgenticError as error:
             yield failure_event(error)

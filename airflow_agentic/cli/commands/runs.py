@@ -106,7 +106,7 @@ def show_run(args: Namespace) -> None:
         return
     _require_named(args)
     with opened(args) as store:
-        if store.runs.find_all(RunQuery(streams=(args.key,), limit=1)):
+        if store.runs.known(args.key) is not None:
             view = store.runs.views.of(args.key, now)
             single(args.output, view_data(view), lambda: view_lines(view, args))
             return
@@ -238,7 +238,7 @@ def _require_named(args: Namespace) -> None:
 
 
 def _require(store: Store, key: str) -> None:
-    if not store.runs.find_all(RunQuery(streams=(key,), limit=1)):
+    if store.runs.known(key) is None:
         raise _unknown(store, key)
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from airflow_agentic.errors import StoreError
 from airflow_agentic.resilience.ports import KEEP, GuardChange, GuardEntry, GuardKey, GuardStore, Kind
 from airflow_agentic.stores.documents import NAME_CHARACTERS, VALUE_BYTES
 from airflow_agentic.testing.conformance.bench import Bench, equal, refused, true
 from airflow_agentic.testing.conformance.promises import Capability, Chapter
+from airflow_agentic.testing.conformance.together import PATIENCE_SECONDS, together
 
 guards = Chapter()
 GUARDS, THREADS, SHARED = Capability.GUARDS, Capability.THREADS, Capability.SHARED
 _WORKERS, _ROUNDS, _TIMES = 4, 20, 50
-_PATIENCE_SECONDS = 60
 _MOMENT = timedelta(seconds=1)
 
 # Whatever takes a name for a pattern, or sorts or compares it in a way of its own, is found out by one of these.
@@ -321,23 +319,11 @@ def documents_that_are_not_kept_are_forgotten(bench: Bench) -> None:
 # -- many --------------------------------------------------------------------------------------------------
 
 
-def _together(works: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Let several threads work at the same time; return what each of them got."""
-    start = threading.Barrier(len(works))
-
-    def begun(work: Callable[[], Any]) -> Any:
-        start.wait(_PATIENCE_SECONDS)
-        return work()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return [future.result() for future in [pool.submit(begun, work) for work in works]]
-
-
 def _race(store: GuardStore, bench: Bench, start: threading.Barrier, name: str) -> list[bool]:
     """Change a document once each round, with the version that all others expect too; say when that succeeded."""
     won = []
     for version in range(_ROUNDS):
-        start.wait(_PATIENCE_SECONDS)
+        start.wait(PATIENCE_SECONDS)
         won.append(_changed(store, GuardChange(_key(bench), f"{name} {version}".encode(), version)))
     return won
 
@@ -345,7 +331,7 @@ def _race(store: GuardStore, bench: Bench, start: threading.Barrier, name: str) 
 def _raced(bench: Bench, stores: Sequence[GuardStore]) -> None:
     start = threading.Barrier(_WORKERS)
     shares = [stores[i % len(stores)] for i in range(_WORKERS)]
-    wins = _together([partial(_race, store, bench, start, str(i)) for i, store in enumerate(shares)])
+    wins = together([partial(_race, store, bench, start, str(i)) for i, store in enumerate(shares)])
     equal([sum(each) for each in zip(*wins, strict=True)], [1] * _ROUNDS, "how many won, round by round,")
     winner = next(i for i, won in enumerate(wins) if won[-1])
     equal(
@@ -364,7 +350,7 @@ def _count(store: GuardStore, key: GuardKey) -> None:
 
 def _counted(bench: Bench, stores: Sequence[GuardStore]) -> None:
     key = _key(bench, "total")
-    _together([partial(_count, stores[i % len(stores)], key) for i in range(_WORKERS)])
+    together([partial(_count, stores[i % len(stores)], key) for i in range(_WORKERS)])
     total = _WORKERS * _TIMES
     equal(
         _kept(bench, "total"), {"total": (str(total).encode(), total)}, "(value, version) after all counted"
@@ -417,7 +403,7 @@ def documents_are_read_at_one_time(bench: Bench) -> None:
             found = store.read(keys).entries
             equal(sum(int(found[key].value) for key in keys), 300, "what is moved to and fro, in sum,")
 
-    _together(
+    together(
         [lambda: move(keys[0], keys[1]), lambda: move(keys[1], keys[0]), lambda: move(keys[2], keys[0]), look]
     )
     found = _kept(bench, *names)

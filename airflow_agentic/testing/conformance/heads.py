@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -27,6 +26,7 @@ from airflow_agentic.testing.conformance.journals import (
     write_of,
 )
 from airflow_agentic.testing.conformance.promises import Capability, Chapter
+from airflow_agentic.testing.conformance.together import PATIENCE_SECONDS, together
 
 heads = Chapter()
 RUNS, THREADS, SHARED = Capability.RUNS, Capability.THREADS, Capability.SHARED
@@ -34,7 +34,6 @@ _LEASE, _OVER = timedelta(hours=1), timedelta(0)
 _LEASE_MS = 3_600_000
 _SLACK_MS = 1_000
 _WORKERS, _ROUNDS = 4, 15
-_PATIENCE_SECONDS = 60
 
 
 def _hold(bench: Bench, owner: str, lease: timedelta = _LEASE, instead_of: str | None = None) -> bool:
@@ -301,32 +300,20 @@ def how_the_name_of_a_run_begins_is_taken_literally(bench: Bench) -> None:
 # -- many --------------------------------------------------------------------------------------------------
 
 
-def _together(works: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Let several threads work at the same time; return what each of them got."""
-    start = threading.Barrier(len(works))
-
-    def begun(work: Callable[[], Any]) -> Any:
-        start.wait(_PATIENCE_SECONDS)
-        return work()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return [future.result() for future in [pool.submit(begun, work) for work in works]]
-
-
 def _race(bench: Bench, runs: RunStores, start: threading.Barrier) -> list[bool]:
     """Append a record each round, as all others do; say when that succeeded."""
     won = []
     for _ in range(_ROUNDS):
-        start.wait(_PATIENCE_SECONDS)
+        start.wait(PATIENCE_SECONDS)
         write = write_of(bench, f"n-{threading.get_ident()}", snapshot=b"{}")
-        start.wait(_PATIENCE_SECONDS)
+        start.wait(PATIENCE_SECONDS)
         won.append(runs.journals.append(write))
     return won
 
 
 def _raced(bench: Bench, stores: Sequence[RunStores]) -> None:
     start = threading.Barrier(_WORKERS)
-    wins = _together([partial(_race, bench, stores[i % len(stores)], start) for i in range(_WORKERS)])
+    wins = together([partial(_race, bench, stores[i % len(stores)], start) for i in range(_WORKERS)])
     equal([sum(each) for each in zip(*wins, strict=True)], [1] * _ROUNDS, "how many won, round by round,")
     head, records, index, snapshot = everything(bench)
     equal([each.version for each in records], list(range(1, _ROUNDS + 1)), "the versions")
@@ -338,7 +325,7 @@ def _taken(bench: Bench, stores: Sequence[RunStores]) -> None:
     append(bench, lease_until_ms=0)
     for _ in range(_ROUNDS):
         shares = [stores[i % len(stores)].runs for i in range(_WORKERS)]
-        holds = _together(
+        holds = together(
             [partial(runs.hold, key(bench), f"w@host:{i}", _LEASE) for i, runs in enumerate(shares)]
         )
         owners = [i for i, each in enumerate(holds) if each.taken]
@@ -394,7 +381,7 @@ def commits_are_read_whole(bench: Bench) -> None:
             )
             equal(verified(runs, key(bench)), [], "what is wrong while it is written")
 
-    _together([write, look])
+    together([write, look])
     equal(len(runs.journals.index(key(bench))), 9 * _ROUNDS, "the number of records at the end")
 
 

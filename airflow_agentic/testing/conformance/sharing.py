@@ -8,7 +8,6 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -16,24 +15,17 @@ from airflow_agentic.errors import StateConflict
 from airflow_agentic.messaging.ports import BusStore
 from airflow_agentic.testing.conformance.bench import LONG, Bench, Open, equal, said, true
 from airflow_agentic.testing.conformance.promises import Capability, Chapter
+from airflow_agentic.testing.conformance.together import PATIENCE_SECONDS, together
 
 sharing = Chapter()
 THREADS, SHARED, DURABLE = Capability.THREADS, Capability.SHARED, Capability.DURABLE
 _WORKERS, _PROCESSES = 4, 2
-_PATIENCE_SECONDS = 60
 
 
 def _together(bench: Bench, work: Callable[[], Any]) -> list[Any]:
     """Let several threads do the same with one opening, at the same time; return what each of them got."""
     assert bench.store is not None  # it is open before they begin
-    start = threading.Barrier(_WORKERS)
-
-    def begun() -> Any:
-        start.wait(_PATIENCE_SECONDS)
-        return work()
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        return [future.result() for future in [pool.submit(begun) for _ in range(_WORKERS)]]
+    return together([work] * _WORKERS)
 
 
 def _take_all(bench: Bench) -> list[Any]:
@@ -202,7 +194,7 @@ def _seize(open: Open, mailbox: str, lease: timedelta, answer: Any) -> None:  # 
     with _opened(open) as store:
         bench = Bench(lambda: store)
         answer.send(said(bench.claim(1, lease, mailbox)))
-        time.sleep(_PATIENCE_SECONDS)
+        time.sleep(PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -230,7 +222,7 @@ def _process(bench: Bench, work: Callable[..., None], *arguments: Any) -> Iterat
 
 
 def _heard(line: Any) -> Any:
-    true(line.poll(_PATIENCE_SECONDS), "a process that opened the store said nothing")
+    true(line.poll(PATIENCE_SECONDS), "a process that opened the store said nothing")
     try:
         return line.recv()
     except EOFError:
