@@ -14,7 +14,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from airflow_agentic.stores import Store
 
 _USUAL = "postgresql://postgres@127.0.0.1:5432/test"
 _kept: list[Any] = []
@@ -115,3 +117,17 @@ def url_of(name: str, *more: str) -> str:
     """Return the URL of a store in a schema; ``more`` are schemas that are searched after it."""
     path = "%2C".join((name, *more))
     return f"{server()}{'&' if '?' in server() else '?'}options=-csearch_path%3D{path}"
+
+
+def asked(store: Store, call: Callable[[], Any]) -> int:
+    """How often the server was asked: what was put on the wire to make it answer."""
+    driver: Any = store.agents._db._take().driver
+    with tempfile.TemporaryFile() as log:
+        driver.pgconn.trace(log.fileno())
+        try:
+            call()
+        finally:
+            driver.pgconn.untrace()
+        log.seek(0)
+        said = [line.split(b"\t") for line in log.read().splitlines()]
+    return sum(line[1:2] == [b"F"] and line[3] in (b"Sync", b"Query") for line in said)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import threading
 
-from airflow_agentic.errors import StoreUnavailable
-from airflow_agentic.resilience import Guards
+import pytest
+
+from airflow_agentic.errors import CircuitOpen, ServiceError, StoreUnavailable
+from airflow_agentic.resilience import Breaker, Guards
 from airflow_agentic.resilience.guards import GuardOptions
+from airflow_agentic.resilience.keeping import KEEPER
 from airflow_agentic.resilience.shared import LocalGuards
+
+KEY = "conn:primary"
+BREAKER = Breaker(window_size=10, minimum_calls=4, open_seconds=0.2, half_open_calls=2)
+DOWN = ServiceError("down")
 
 
 class Shaky(LocalGuards):
@@ -77,3 +84,21 @@ class Service:
 
 def made(store=None, events=None, **options):
     return Guards(store if store is not None else Shaky(), events, GuardOptions(**options))
+
+
+def warm(guard, service, calls=20):
+    for _ in range(calls):
+        guard.call(service)
+
+
+def fail(guard, service, calls=20):
+    service.error, before = DOWN, service.calls
+    for _ in range(calls):
+        with pytest.raises((ServiceError, CircuitOpen)):
+            guard.call(service)
+    return service.calls - before
+
+
+def kept():
+    """The leases of guards that this process renews; those of runs are others'."""
+    return [token for token in KEEPER._due if not token.startswith(("results", "run "))]

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from guard_parts import Notebook, Service, Shaky, made
+from guard_parts import BREAKER, DOWN, KEY, fail, kept, made, warm
 
 from airflow_agentic.errors import (
     BudgetExceeded,
@@ -34,46 +34,7 @@ from airflow_agentic.resilience import (
     shared,
     spend,
 )
-from airflow_agentic.resilience.keeping import KEEPER
 from airflow_agentic.resilience.ports import KEEP, GuardKey
-
-KEY = "conn:primary"
-BREAKER = Breaker(window_size=10, minimum_calls=4, open_seconds=0.2, half_open_calls=2)
-DOWN = ServiceError("down")
-
-
-@pytest.fixture
-def store():
-    return Shaky()
-
-
-@pytest.fixture
-def notes():
-    return Notebook()
-
-
-@pytest.fixture
-def guards(store, notes):
-    return made(store, notes)
-
-
-@pytest.fixture
-def service():
-    return Service()
-
-
-def warm(guard, service, calls=20):
-    for _ in range(calls):
-        guard.call(service)
-
-
-def fail(guard, service, calls=20):
-    service.error, before = DOWN, service.calls
-    for _ in range(calls):
-        with pytest.raises((ServiceError, CircuitOpen)):
-            guard.call(service)
-    return service.calls - before
-
 
 # -- breaker -------------------------------------------------------------------------------------------
 
@@ -217,11 +178,6 @@ def test_a_breaker_that_a_newer_version_wrote_can_be_looked_at(guards):
 
 
 # -- the guards together -------------------------------------------------------------------------------
-
-
-def kept():
-    """The leases that this process renews."""
-    return [token for token in KEEPER._due if not token.startswith(("results", "run "))]
 
 
 def held(guards):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from guard_parts import Shaky, made
+from guard_parts import BREAKER, KEY, Shaky, kept, made
 
 from airflow_agentic.errors import BulkheadFull, CircuitOpen, DeadlineExceeded, LimitExceeded, ServiceError
 from airflow_agentic.resilience import (
@@ -19,20 +19,6 @@ from airflow_agentic.resilience import (
     remaining,
     spend,
 )
-from airflow_agentic.resilience.keeping import KEEPER
-
-KEY = "conn:primary"
-BREAKER = Breaker(window_size=10, minimum_calls=4, open_seconds=0.2, half_open_calls=2)
-
-
-@pytest.fixture
-def store():
-    return Shaky()
-
-
-@pytest.fixture
-def guards(store):
-    return made(store)
 
 
 async def answer(text="answer"):
@@ -150,7 +136,7 @@ def test_a_call_that_is_cancelled_gives_its_slot_back_and_is_no_failure(guards):
 
     asyncio.run(run())
     assert guards.breaker(KEY).view().tally.failed == 0
-    assert not [token for token in KEEPER._due if not token.startswith(("results", "run "))]
+    assert not kept()
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.15, 0.2, 0.25])
@@ -221,7 +207,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_gives_back_what_it
         assert in_use(guards) == [0]
 
     asyncio.run(run())
-    assert not [token for token in KEEPER._due if not token.startswith(("results", "run "))]
+    assert not kept()
 
 
 def test_many_calls_of_one_loop_keep_to_what_may_be_out(guards):
@@ -286,7 +272,7 @@ def test_a_deadline_ends_the_wait_for_the_first_results_of_others(guards):
     asyncio.run(run())
     # Cancelled at the very end of the loop, and told of all the same.
     assert guards.breaker(KEY).view().out == 0
-    assert not [token for token in KEEPER._due if not token.startswith(("results", "run "))]
+    assert not kept()
 
 
 def test_threads_and_loops_share_one_guard(guards):

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from guard_parts import Notebook, Service, Shaky, made
+from guard_parts import BREAKER, DOWN, KEY, fail, kept, made, warm
 
 from airflow_agentic.errors import (
     BulkheadFull,
@@ -30,51 +30,7 @@ from airflow_agentic.resilience import (
     check,
     deadline,
 )
-from airflow_agentic.resilience.keeping import KEEPER
 from airflow_agentic.resilience.ports import GuardKey
-
-KEY = "conn:primary"
-BREAKER = Breaker(window_size=10, minimum_calls=4, open_seconds=0.2, half_open_calls=2)
-DOWN = ServiceError("down")
-
-
-@pytest.fixture
-def store():
-    return Shaky()
-
-
-@pytest.fixture
-def notes():
-    return Notebook()
-
-
-@pytest.fixture
-def guards(store, notes):
-    return made(store, notes)
-
-
-@pytest.fixture
-def service():
-    return Service()
-
-
-def warm(guard, service, calls=20):
-    for _ in range(calls):
-        guard.call(service)
-
-
-def fail(guard, service, calls=20):
-    service.error, before = DOWN, service.calls
-    for _ in range(calls):
-        with pytest.raises((ServiceError, CircuitOpen)):
-            guard.call(service)
-    return service.calls - before
-
-
-def kept():
-    """The leases that this process renews."""
-    return [token for token in KEEPER._due if not token.startswith(("results", "run "))]
-
 
 # -- ways to use it ------------------------------------------------------------------------------------
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import clocked
 import postgres
 import pytest
-import redis_server
 
 from airflow_agentic.errors import StoreError
 from airflow_agentic.resilience.ports import KEEP, GuardChange, GuardKey
@@ -35,12 +33,6 @@ def put(name, expected, value=b"1", kind="breaker"):
 def guards(request, tmp_path):
     with clocked.opened(request.param, tmp_path, FakeClock()) as store:
         yield store.guards
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server.private(tmp_path_factory.mktemp("redis")) as private:
-        yield private
 
 
 class TestOnEveryStore:
@@ -185,7 +177,7 @@ class TestOnPostgresql:
             lambda: store.guards.change([put("e", 1, None)]),
             lambda: store.guards.entries("breaker"),
         ):
-            assert asked(store, call) == 1
+            assert postgres.asked(store, call) == 1
 
     def test_a_change_writes_no_new_entry_into_the_index(self, store, name):
         store.guards.change([put("a", 0)])
@@ -223,65 +215,56 @@ class TestOnPostgresql:
 
 
 class TestOnRedis:
-    @pytest.fixture
-    def direct(self, server):
-        with redis_server.client(server.url) as client:
-            client.flushall()
-            yield client
-
-    @pytest.fixture
-    def store(self, server, direct):
-        with open_store(server.url) as opened:
-            yield opened
-
-    def test_reading_and_changing_asks_the_server_once_however_many_documents_there_are(self, store, direct):
+    def test_reading_and_changing_asks_the_server_once_however_many_documents_there_are(
+        self, on_redis, emptied
+    ):
         several = [put(name, 1) for name in "abc"]
-        store.guards.change([put(name, 0) for name in "abc"])
-        store.guards.read([])
+        on_redis.guards.change([put(name, 0) for name in "abc"])
+        on_redis.guards.read([])
         for call in (
-            lambda: store.guards.read([each.key for each in several]),
-            lambda: store.guards.change(several),
+            lambda: on_redis.guards.read([each.key for each in several]),
+            lambda: on_redis.guards.change(several),
         ):
-            direct.config_resetstat()
+            emptied.config_resetstat()
             call()
-            assert direct.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+            assert emptied.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
 
-    def test_a_listing_looks_at_what_it_returns_and_at_nothing_else(self, store, direct):
-        store.guards.change([put(f"{letter}-{number}", 0) for letter in "abc" for number in range(200)])
-        store.guards.entries("breaker")
-        direct.config_resetstat()
-        assert len(store.guards.entries("breaker", "b-1", 50)) == 50
-        commands = direct.info("commandstats")
+    def test_a_listing_looks_at_what_it_returns_and_at_nothing_else(self, on_redis, emptied):
+        on_redis.guards.change([put(f"{letter}-{number}", 0) for letter in "abc" for number in range(200)])
+        on_redis.guards.entries("breaker")
+        emptied.config_resetstat()
+        assert len(on_redis.guards.entries("breaker", "b-1", 50)) == 50
+        commands = emptied.info("commandstats")
         assert commands["cmdstat_get"]["calls"] == 50
         assert not {"cmdstat_scan", "cmdstat_keys", "cmdstat_zscan"} & commands.keys()
 
     @pytest.mark.parametrize("kind", list(KEEP))
-    def test_a_document_ends_by_itself_and_its_name_with_the_next_purge(self, store, direct, kind):
-        store.guards.change([put("a", 0, kind=kind), put("b", 0, kind=kind)])
+    def test_a_document_ends_by_itself_and_its_name_with_the_next_purge(self, on_redis, emptied, kind):
+        on_redis.guards.change([put("a", 0, kind=kind), put("b", 0, kind=kind)])
         keep = KEEP[kind].total_seconds() * 1000
-        assert keep < direct.pttl(f"agentic:guard:{kind}:a") <= keep + 1000
-        direct.pexpire(f"agentic:guard:{kind}:a", 1)
-        while direct.exists(f"agentic:guard:{kind}:a"):
+        assert keep < emptied.pttl(f"agentic:guard:{kind}:a") <= keep + 1000
+        emptied.pexpire(f"agentic:guard:{kind}:a", 1)
+        while emptied.exists(f"agentic:guard:{kind}:a"):
             pass
-        assert [name for name, _ in store.guards.entries(kind, limit=1)] == ["b"]
-        assert store.guards.purge() == 1
-        assert direct.zrange(f"agentic:guards:{kind}", 0, -1) == ["b"]
-        assert store.guards.change([put("a", 0, kind=kind)])
+        assert [name for name, _ in on_redis.guards.entries(kind, limit=1)] == ["b"]
+        assert on_redis.guards.purge() == 1
+        assert emptied.zrange(f"agentic:guards:{kind}", 0, -1) == ["b"]
+        assert on_redis.guards.change([put("a", 0, kind=kind)])
 
-    def test_what_somebody_else_wrote_there_is_no_document_and_is_replaced(self, store, direct):
-        direct.set("agentic:guard:breaker:a", "mine")
-        assert store.guards.read([key("a")]).entries == {}
-        assert store.guards.change([put("a", 1)]) is None
-        assert store.guards.change([put("a", 0)])
-        assert store.guards.read([key("a")]).entries[key("a")].version == 1
+    def test_what_somebody_else_wrote_there_is_no_document_and_is_replaced(self, on_redis, emptied):
+        emptied.set("agentic:guard:breaker:a", "mine")
+        assert on_redis.guards.read([key("a")]).entries == {}
+        assert on_redis.guards.change([put("a", 1)]) is None
+        assert on_redis.guards.change([put("a", 0)])
+        assert on_redis.guards.read([key("a")]).entries[key("a")].version == 1
 
-    def test_slots_can_be_given_back_when_the_memory_is_full(self, store, direct):
-        store.guards.change([put("a", 0)])
-        direct.config_set("maxmemory", "1mb")
+    def test_slots_can_be_given_back_when_the_memory_is_full(self, on_redis, emptied):
+        on_redis.guards.change([put("a", 0)])
+        emptied.config_set("maxmemory", "1mb")
         try:
-            assert store.guards.change([put("a", 1, b"[]")])
+            assert on_redis.guards.change([put("a", 1, b"[]")])
         finally:
-            direct.config_set("maxmemory", "0")
+            emptied.config_set("maxmemory", "0")
 
 
 def values():
@@ -299,17 +282,3 @@ def wal_frames(path):
         found = path.with_name(f"{path.name}-wal").stat().st_size
     database.close()
     return found
-
-
-def asked(store, call):
-    """How often the server was asked: what was put on the wire to make it answer."""
-    driver = store.agents._db._take().driver
-    with tempfile.TemporaryFile() as log:
-        driver.pgconn.trace(log.fileno())
-        try:
-            call()
-        finally:
-            driver.pgconn.untrace()
-        log.seek(0)
-        said = [line.split(b"\t") for line in log.read().splitlines()]
-    return sum(line[1:2] == [b"F"] and line[3] in (b"Sync", b"Query") for line in said)

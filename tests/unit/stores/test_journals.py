@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import tempfile
 from dataclasses import replace
 from datetime import timedelta
 
@@ -79,12 +78,6 @@ def many_on_postgresql():
         fill(opened.agents._db, 20_000)
         opened.agents._db.execute("ANALYZE agentic_run")
         yield opened
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server.private(tmp_path_factory.mktemp("redis")) as private:
-        yield private
 
 
 class TestOnEveryStore:
@@ -323,17 +316,19 @@ class TestOnPostgresql:
                 made = found or RunHead(stream, "agent", owner="me")
                 journal = Journal(store.run_stores, made, NOW_MS, LEASE)
                 drafts = [Draft("event", name, b"{}") for name in "xyz"]
-                assert asked(store, lambda j=journal, d=drafts, s=state: j.write(d, state=s)) == 1
+                assert postgres.asked(store, lambda j=journal, d=drafts, s=state: j.write(d, state=s)) == 1
                 assert verified(store.run_stores, stream) == []
-        assert asked(store, lambda: store.run_stores.journals.read("a")) == 1
-        assert asked(store, lambda: store.run_stores.runs.hold("a", "me", LEASE)) == 1
+        assert postgres.asked(store, lambda: store.run_stores.journals.read("a")) == 1
+        assert postgres.asked(store, lambda: store.run_stores.runs.hold("a", "me", LEASE)) == 1
 
     def test_a_message_costs_its_transaction_and_no_more_for_the_records(self, store):
         append(store.run_stores)
         [head] = store.run_stores.runs.heads(RunQuery())
         journal = Journal(store.run_stores, head, NOW_MS, LEASE)
         sent = store.bus.outgoing([Message(source="s", recipient="box")])
-        times = asked(store, lambda: journal.write([Draft("event", "x", b"{}")], state=b"{}", outgoing=sent))
+        times = postgres.asked(
+            store, lambda: journal.write([Draft("event", "x", b"{}")], state=b"{}", outgoing=sent)
+        )
         # BEGIN, the append, message, delivery, COMMIT, and a hint for those who wait.
         assert times <= 6
 
@@ -352,94 +347,85 @@ class TestOnPostgresql:
 
 
 class TestOnRedis:
-    @pytest.fixture
-    def direct(self, server):
-        with redis_server.client(server.url) as client:
-            client.flushall()
-            yield client
-
-    @pytest.fixture
-    def store(self, server, direct):
-        with open_store(server.url) as opened:
-            yield opened
-
-    def test_an_append_asks_the_server_once_with_all_that_goes_with_it(self, store, direct):
-        append(store.run_stores)
-        [head] = store.run_stores.runs.heads(RunQuery())
-        journal = Journal(store.run_stores, head, NOW_MS, LEASE)
-        sent = store.bus.outgoing([Message(source="s", recipient="box")])
-        store.run_stores.journals.append(Append(head, 0, (Record(1, "e", 1, "", b"", b""),)))
-        direct.config_resetstat()
+    def test_an_append_asks_the_server_once_with_all_that_goes_with_it(self, on_redis, emptied):
+        append(on_redis.run_stores)
+        [head] = on_redis.run_stores.runs.heads(RunQuery())
+        journal = Journal(on_redis.run_stores, head, NOW_MS, LEASE)
+        sent = on_redis.bus.outgoing([Message(source="s", recipient="box")])
+        on_redis.run_stores.journals.append(Append(head, 0, (Record(1, "e", 1, "", b"", b""),)))
+        emptied.config_resetstat()
         journal.write([Draft("event", "x", b"{}")], state=b"{}", outgoing=sent)
-        asked_for = direct.info("commandstats")
+        asked_for = emptied.info("commandstats")
         assert asked_for["cmdstat_evalsha"]["calls"] == 1
         assert "cmdstat_eval" not in asked_for
-        assert store.bus.stats("box").ready == 1
+        assert on_redis.bus.stats("box").ready == 1
 
-    def test_a_listing_looks_at_what_it_returns_and_at_nothing_else(self, store, direct):
+    def test_a_listing_looks_at_what_it_returns_and_at_nothing_else(self, on_redis, emptied):
         for number in range(300):
-            append(store.run_stores, f"a/{number:03}", status="failed" if number % 100 == 0 else "finished")
-        direct.config_resetstat()
-        assert len(store.run_stores.runs.heads(RunQuery(prefix="a/01"))) == 10
-        assert len(store.run_stores.runs.heads(RunQuery(statuses=(RunStatus.FAILED,)))) == 3
-        assert len(store.run_stores.runs.heads(RunQuery(limit=5))) == 5
-        commands = direct.info("commandstats")
+            append(
+                on_redis.run_stores, f"a/{number:03}", status="failed" if number % 100 == 0 else "finished"
+            )
+        emptied.config_resetstat()
+        assert len(on_redis.run_stores.runs.heads(RunQuery(prefix="a/01"))) == 10
+        assert len(on_redis.run_stores.runs.heads(RunQuery(statuses=(RunStatus.FAILED,)))) == 3
+        assert len(on_redis.run_stores.runs.heads(RunQuery(limit=5))) == 5
+        commands = emptied.info("commandstats")
         assert commands["cmdstat_hgetall"]["calls"] == 18
         assert not {"cmdstat_scan", "cmdstat_keys"} & commands.keys()
 
-    def test_nothing_is_left_of_what_is_forgotten(self, store, direct):
-        before = set(direct.keys("*"))
-        append(store.run_stores, "a", state=b"{}", correlation="c")
-        append(store.run_stores, "a", state=b"{}", status="failed")
-        assert set(direct.keys("*")) - before
-        assert store.run_stores.runs.forget("a")
-        assert set(direct.keys("*")) == before
+    def test_nothing_is_left_of_what_is_forgotten(self, on_redis, emptied):
+        before = set(emptied.keys("*"))
+        append(on_redis.run_stores, "a", state=b"{}", correlation="c")
+        append(on_redis.run_stores, "a", state=b"{}", status="failed")
+        assert set(emptied.keys("*")) - before
+        assert on_redis.run_stores.runs.forget("a")
+        assert set(emptied.keys("*")) == before
 
-    def test_a_run_can_be_given_back_when_the_memory_is_full(self, store, direct):
-        append(store.run_stores)
-        [head] = store.run_stores.runs.heads(RunQuery())
-        direct.config_set("maxmemory", "1mb")
+    def test_a_run_can_be_given_back_when_the_memory_is_full(self, on_redis, emptied):
+        append(on_redis.run_stores)
+        [head] = on_redis.run_stores.runs.heads(RunQuery())
+        emptied.config_set("maxmemory", "1mb")
         try:
             with pytest.raises(StoreError, match="memory is full"):
-                append(store.run_stores)
-            assert store.run_stores.runs.hold("a", head.owner, timedelta(0)).taken
-            assert store.run_stores.runs.mark("a", RunStatus.FAILED, "no room", "x")
+                append(on_redis.run_stores)
+            assert on_redis.run_stores.runs.hold("a", head.owner, timedelta(0)).taken
+            assert on_redis.run_stores.runs.mark("a", RunStatus.FAILED, "no room", "x")
         finally:
-            direct.config_set("maxmemory", "0")
+            emptied.config_set("maxmemory", "0")
 
-    def test_records_that_somebody_else_put_behind_the_head_are_not_written_over(self, store, direct):
-        append(store.run_stores)
-        direct.xadd("agentic:log:a", {"t": "event"}, id="2-0")
-        before = direct.hmget("agentic:run:a", "version", "status", "updated_at_ms")
+    def test_records_that_somebody_else_put_behind_the_head_are_not_written_over(self, on_redis, emptied):
+        append(on_redis.run_stores)
+        emptied.xadd("agentic:log:a", {"t": "event"}, id="2-0")
+        before = emptied.hmget("agentic:run:a", "version", "status", "updated_at_ms")
         with pytest.raises(StoreError, match="has records behind its head"):
-            append(store.run_stores, state=b"{}")
-        assert direct.hmget("agentic:run:a", "version", "status", "updated_at_ms") == before
-        assert not direct.exists("agentic:snaps:a")
-        assert [damage.version for damage in verified(store.run_stores, "a")] == [0, 2]
+            append(on_redis.run_stores, state=b"{}")
+        assert emptied.hmget("agentic:run:a", "version", "status", "updated_at_ms") == before
+        assert not emptied.exists("agentic:snaps:a")
+        assert [damage.version for damage in verified(on_redis.run_stores, "a")] == [0, 2]
 
-    def test_a_snapshot_that_somebody_else_changed_is_passed_over(self, store, direct):
-        with store.run("agent", key="a", persistence="snapshot") as run:
+    def test_a_snapshot_that_somebody_else_changed_is_passed_over(self, on_redis, emptied):
+        with on_redis.run("agent", key="a", persistence="snapshot") as run:
             run.emit({"n": 1})
-        [version] = direct.zrange("agentic:snaps:a", 0, -1)
+        [version] = emptied.zrange("agentic:snaps:a", 0, -1)
         for value in ("", "mine", "1 2 3", "1 99999999 32 x"):
-            direct.hset("agentic:snap:a", version, value)
-            assert [damage.version for damage in store.verify("a")] == [int(version)]
-            assert store.run("agent", key="a").state == {"n": 1}
+            emptied.hset("agentic:snap:a", version, value)
+            assert [damage.version for damage in on_redis.verify("a")] == [int(version)]
+            assert on_redis.run("agent", key="a").state == {"n": 1}
 
-    def test_a_lost_answer_is_told_and_the_journal_finds_out(self, store, direct):
-        with store.run("agent", key="a") as run:
+    def test_a_lost_answer_is_told_and_the_journal_finds_out(self, on_redis, emptied):
+        with on_redis.run("agent", key="a") as run:
             run.emit({"n": 1})
-            direct.client_kill_filter(_type="normal", skipme=True)
+            emptied.client_kill_filter(_type="normal", skipme=True)
             run.emit({"n": 2})
-        assert store.verify("a") == []
-        assert store.at("a", 3).state == {"n": 2}
+        assert on_redis.verify("a") == []
+        assert on_redis.at("a", 3).state == {"n": 2}
 
     def test_a_server_that_is_gone_is_told(self, tmp_path):
-        with redis_server.private(tmp_path) as private, open_store(private.url) as store:
-            append(store.run_stores)
+        with redis_server.private(tmp_path) as private, open_store(private.url) as on_redis:
+            append(on_redis.run_stores)
             private.kill()
             with pytest.raises(StoreUnavailable) as caught:
-                append(store.run_stores)
+                append(on_redis.run_stores)
             assert caught.value.retry_helps
 
 
@@ -456,20 +442,6 @@ def size(path):
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
     return path.stat().st_size
-
-
-def asked(store, call):
-    """How often the server was asked: what was put on the wire to make it answer."""
-    driver = store.agents._db._take().driver
-    with tempfile.TemporaryFile() as log:
-        driver.pgconn.trace(log.fileno())
-        try:
-            call()
-        finally:
-            driver.pgconn.untrace()
-        log.seek(0)
-        said = [line.split(b"\t") for line in log.read().splitlines()]
-    return sum(line[1:2] == [b"F"] and line[3] in (b"Sync", b"Query") for line in said)
 
 
 def test_what_a_step_sends_is_there_when_its_result_is(tmp_path):
