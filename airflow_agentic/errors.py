@@ -42,6 +42,8 @@
     ├── RunError                      about a durable run
     │   ├── RunNotFound               no run of that key, or no such version of it
     │   ├── RunTaken                  somebody else works on it
+    │   ├── InvalidAnswer             a person's answer does not fit the schema of the question
+    │   ├── AlreadyAnswered           somebody answered the question before
     │   ├── AmbiguousStep             a step died between intent and result, and somebody has to decide
     │   ├── StepChanged               a finished step is asked for again with other code or arguments
     │   ├── StepsDiffer               the names of the steps are not those of the last time
@@ -390,6 +392,33 @@ class AmbiguousStep(RunError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.key, self.step)
+
+
+class InvalidAnswer(RunError):
+    """What a person answered does not fit the schema of the question. Nothing was recorded. A retry does not help."""
+
+
+class AlreadyAnswered(RunError):
+    """A question was answered before, and that answer counts. Nothing was recorded. A retry does not help.
+
+    Attributes:
+        key: The run.
+        question: Its name in the journal.
+        actor: Who answered; empty if nobody did in time, and the run went on without an answer.
+        at: When.
+    """
+
+    def __init__(
+        self, text: str, key: str = "", question: str = "", actor: str = "", at: datetime | None = None
+    ) -> None:
+        super().__init__(text)
+        self.key = key
+        self.question = question
+        self.actor = actor
+        self.at = at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.key, self.question, self.actor, self.at)
 
 
 class StepChanged(RunError):

@@ -8,23 +8,14 @@ says the project file (``agentic.yaml``).
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger
-from airflow.sdk import DAG, Asset, AssetWatcher
+from airflow.sdk import DAG
 
 from airflow_agentic.operators.agents import RunAgentOperator
-
-findings_asset = Asset(
-    name="license_findings",
-    watchers=[
-        AssetWatcher(
-            name="reviewer_mailbox", trigger=MessageQueueTrigger(scheme="agentic", mailbox="reviewer")
-        )
-    ],
-)
+from airflow_agentic.workflows import on_message
 
 with DAG(
     "license_review",
-    schedule=[findings_asset],
+    schedule=on_message("reviewer", name="license_findings"),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     tags=["agentic", "example"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_agentic.errors import ReplyTimeout, StaleLease, StoreError
 from airflow_agentic.messaging.bus import MessageBus
@@ -12,9 +12,12 @@ from airflow_agentic.messaging.codec import from_event, to_event
 from airflow_agentic.messaging.delivery import Delivery, DeliveryState
 from airflow_agentic.messaging.message import Message
 from airflow_agentic.messaging.ports import DeliveryQuery
-from airflow_agentic.persistence import AwaitingMessage, Run
+from airflow_agentic.persistence import AwaitingMessage
 from airflow_agentic.persistence.naming import numbered
 from airflow_agentic.persistence.records import RecordType
+
+if TYPE_CHECKING:
+    from airflow_agentic.persistence import Run
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from airflow_agentic.agents.durable import Durability, DurableWork
 from airflow_agentic.agents.identity import RunIdentity
@@ -16,10 +16,12 @@ from airflow_agentic.agents.transport import AsyncHttpTransport, HttpTransport
 from airflow_agentic.config.policies import Policy
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Kind, Message
-from airflow_agentic.persistence import Run
-from airflow_agentic.persistence.session import OnAmbiguous, OnChange
 from airflow_agentic.resilience import deadlines
 from airflow_agentic.resilience.guard import Guard, spend
+
+if TYPE_CHECKING:
+    from airflow_agentic.persistence import Run
+    from airflow_agentic.persistence.session import OnAmbiguous, OnChange
 
 __all__ = ["AgentContext", "Envelope", "Facilities", "RunIdentity"]
 
@@ -293,6 +295,7 @@ class AgentContext:
         *,
         name: str = "question",
         deadline: datetime | None = None,
+        details: str = "",
     ) -> Any:
         """Ask a person; return the answer. Until there is one the task holds no slot, and a message is given back.
 
@@ -304,11 +307,14 @@ class AgentContext:
             schema: JSON Schema of the answer; the properties of a flat object are fields. Default: any text.
             name: Names the question; asked again, it is another one: ``name#2``.
             deadline: When nobody needs to answer any more. That of the first time counts.
+            details: What whoever answers should see below the question, as Markdown: lines of a log, links. At most 10,000
+                characters.
 
         Raises:
             ReplyTimeout: Nobody answered in time.
+            NotRecordable: The details are no text, or too long; the deadline has no time zone.
         """
-        return self.work.interrupt(question, schema, name, deadline)
+        return self.work.interrupt(question, schema, name, deadline, details)
 
     def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
         """Go on at a time; until then the task holds no slot, and a message is given back.

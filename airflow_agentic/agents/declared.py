@@ -35,6 +35,7 @@ class AgentPlan:
         policy: How its work is guarded; ``None`` if nothing is said. Its budget is the agent's own, if it has one.
         overlay: What run time said, unmerged: plain values that may say what to delete.
         persistence: How its durable runs are kept; ``None`` if nothing is said.
+        run_key: Key of the durable run of a task that it works on; ``None`` for the task's own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class AgentPlan:
     policy: Policy | None = None
     overlay: Mapping[str, Any] = field(default_factory=dict)
     persistence: str | None = None
+    run_key: str | None = None
 
 
 def plan(

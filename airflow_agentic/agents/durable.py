@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_agentic.agents.awaiting import Awaited
 from airflow_agentic.agents.identity import RunIdentity, messages_key, task_key
 from airflow_agentic.errors import (
     AgenticError,
@@ -24,22 +23,12 @@ from airflow_agentic.errors import (
 )
 from airflow_agentic.messaging.bus import MessageBus, is_gone
 from airflow_agentic.messaging.message import Kind, Message
-from airflow_agentic.persistence import (
-    Interrupted,
-    Run,
-    RunOptions,
-    Runs,
-    RunStatus,
-    RunSuspended,
-    StateSchema,
-    Step,
-    current_step,
-)
+from airflow_agentic.persistence import Interrupted, RunSuspended, StateSchema
 from airflow_agentic.persistence.naming import numbered
-from airflow_agentic.persistence.progress import RUN
 from airflow_agentic.persistence.records import RecordType
 
 if TYPE_CHECKING:
+    from airflow_agentic.persistence import Run, RunOptions, Runs, Step
     from airflow_agentic.resilience.fallback import Degradation
 
 __all__ = ["WAITS", "Durability", "DurableWork", "RunOver"]
@@ -71,14 +60,15 @@ class Durability:
     """How the durable runs of an agent are kept.
 
     Attributes:
-        runs: Returns the runs of the store, kept in a way, for somebody who knows which owners of leases are gone.
+        runs: Returns the runs of the store, kept in a way, for somebody who knows which owners of leases are gone, and who
+            has a name of his own, or none.
         bus: That of the same store: what runs wait for comes through it.
         persistence: ``hybrid``, ``events``, ``snapshot``, ``checkpoint`` or ``off``.
         schema: How the events of the agent become its state.
         key: Of the run; default: made of the task, or of the messages.
     """
 
-    runs: Callable[[RunOptions, Callable[[str], bool]], Runs]
+    runs: Callable[[RunOptions, Callable[[str], bool], str | None], Runs]
     bus: MessageBus
     persistence: str = "hybrid"
     schema: StateSchema = field(default_factory=StateSchema)
@@ -137,25 +127,32 @@ class DurableWork:
     @property
     def step(self) -> Step | None:
         """The step of this run that the code is in; ``None`` if it is in none, or in that of another run."""
+        if self._run is None:
+            return None
+        from airflow_agentic.persistence import current_step
+
         step = current_step()
-        return step if step is not None and self._run is not None and step.run == self._run.key else None
+        return step if step is not None and step.run == self._run.key else None
 
     # -- waiting ---------------------------------------------------------------------------------------
 
     def interrupt(
-        self, question: str, schema: Mapping[str, Any] | None, name: str, deadline: datetime | None
+        self,
+        question: str,
+        schema: Mapping[str, Any] | None,
+        name: str,
+        deadline: datetime | None,
+        details: str,
     ) -> Any:
         """Ask a person; see :meth:`airflow_agentic.agents.AgentContext.interrupt`."""
         run = self.run
         unique = self._unique(f"question:{name}")
         try:
-            answer = run.interrupt(question, schema, name=name, deadline=deadline)
+            answer = run.interrupt(question, schema, name=name, deadline=deadline, details=details)
         except Interrupted as waiting:
-            asked = run.recalled(RecordType.ASKED, unique) or {}
-            until = datetime.fromisoformat(asked["deadline"]) if asked.get("deadline") else None
+            until = waiting.deadline
             if until is None or run.now < until:
-                # What was asked first counts, whatever is asked now.
-                raise Interrupted(run.key, waiting.name, question, schema, until) from None
+                raise
             run.once(RecordType.ANSWERED, unique, {"answer": None, "actor": "", "late": True})
             raise ReplyTimeout(f"nobody answered {question!r} until {until:%Y-%m-%d %H:%M:%S} UTC") from None
         if (run.recalled(RecordType.ANSWERED, unique) or {}).get("late"):
@@ -164,6 +161,8 @@ class DurableWork:
 
     def wait_for_message(self, mailbox: str, timeout: timedelta | float | None) -> Message:
         """Take a message; see :meth:`airflow_agentic.agents.AgentContext.wait_for_message`."""
+        from airflow_agentic.agents.awaiting import Awaited
+
         run = self.run
         if (step := self.step) is not None:
             raise ConfigurationError(f"step {step.name!r} cannot wait for a message: wait between steps")
@@ -177,6 +176,8 @@ class DurableWork:
         """Return how this work came to its end before, if it did. An agent that keeps nothing is asked for nothing."""
         if not self._can_be_kept:
             return None
+        from airflow_agentic.persistence import RunStatus
+
         head = self._runs().known(self._key)
         if head is None or head.status != RunStatus.FINISHED:
             return None
@@ -287,6 +288,8 @@ class DurableWork:
     def _runs(self) -> Runs:
         how, who = self._required(), self._identity
         conversation = self._messages[0].correlation_id if len(self._messages) == 1 else None
+        from airflow_agentic.persistence import RunOptions
+
         options = RunOptions(
             how.persistence,
             how.schema,
@@ -294,14 +297,17 @@ class DurableWork:
             task=who.name if who else "",
             discreet=self.discreet,
         )
-        return how.runs(options, self._is_gone)
+        # Airflow lets one try of a task work at a time. Those of a mailbox work beside each other.
+        holder = who.holder if who is not None and not self._messages else None
+        return how.runs(options, self._is_gone, holder)
 
     def _is_gone(self, owner: str) -> bool:
-        # Airflow lets one try of a task work at a time. Those of a mailbox work beside each other.
-        is_earlier_try = not self._messages and self._identity is not None and self._identity.owns(owner)
+        is_earlier_try = not self._messages and self._identity is not None and self._identity.replaces(owner)
         return is_earlier_try or is_gone(owner)
 
     def _opened(self) -> Run:
+        from airflow_agentic.persistence.progress import RUN
+
         runs, key, count = self._runs(), self._key, 1
         while True:
             run = runs.open(self._agent, numbered(key, count))

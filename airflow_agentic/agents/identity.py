@@ -65,8 +65,25 @@ class RunIdentity:
         """Whether a holder of leases was a try of this task."""
         return owner is not None and owner == self._owner(owner.rpartition("@")[2])
 
-    def _owner(self, process: str) -> str:
-        return f"{self.name[: _LONGEST_OWNER - len(process) - 1]}@{process}"
+    @property
+    def holder(self) -> str:
+        """Name of this try as the holder of a durable run: ``dag/run/task try 2@host:pid``."""
+        return self._owner(process_name(), self.try_number)
+
+    def replaces(self, holder: str) -> bool:
+        """Whether the holder of a durable run was an earlier try of this task, or this one in another process.
+
+        A process of an earlier try that comes late, since nobody was there to end it, does not replace the later one.
+        """
+        task, _, process = holder.rpartition("@")
+        number = task.rpartition(" ")[2]
+        if not (number.isascii() and number.isdecimal()):
+            return False
+        return int(number) <= self.try_number and holder == self._owner(process, int(number))
+
+    def _owner(self, process: str, try_number: int | None = None) -> str:
+        end = f"@{process}" if try_number is None else f" try {try_number}@{process}"
+        return f"{self.name[: _LONGEST_OWNER - len(end)]}{end}"
 
 
 def task_key(agent: str, run: RunIdentity) -> str:

@@ -46,9 +46,9 @@ KEY_PREFIX = Arg(("--prefix",), default="", metavar="TEXT", help="Only runs whos
 LIMIT_RUNS = Arg(
     ("--limit",),
     type=positive_int(allow_zero=False),
-    default=100,
     help="At most so many, those that changed last first (default: 100)",
 )
+ALL_RUNS = Arg(("--all",), action="store_true", help="All of them, however many there are")
 LIMIT_EVENTS = Arg(
     ("--limit",),
     type=positive_int(allow_zero=False),

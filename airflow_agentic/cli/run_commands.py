@@ -18,7 +18,15 @@ RUNS = (
         name="list",
         help="List runs: how far each is, what it waits for, why it failed",
         func=lazy_load_command(f"{_COMMANDS}.runs.list_runs"),
-        args=(run.OF_AGENT, run.STATUS, run.CORRELATION, run.KEY_PREFIX, run.LIMIT_RUNS, *_LISTING),
+        args=(
+            run.OF_AGENT,
+            run.STATUS,
+            run.CORRELATION,
+            run.KEY_PREFIX,
+            run.LIMIT_RUNS,
+            run.ALL_RUNS,
+            *_LISTING,
+        ),
     ),
     ActionCommand(
         name="show",

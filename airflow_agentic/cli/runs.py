@@ -93,6 +93,8 @@ def view_data(view: RunView) -> dict[str, Any]:
         **glance_data(view.glance),
         "step_since": _maybe(view.step_since),
         "waiting_since": _maybe(view.waiting_since),
+        "tries": view.tries,
+        "tries_before": view.is_begun_before,
         "paced_by_runs": view.glance.paced_by,
         "ambiguous": [
             {"step": each.step, "since": exact(each.since), "tries": each.tries, "declared": each.declared}
@@ -148,8 +150,13 @@ def together_line(together: Together) -> str:
     return "; ".join(said)
 
 
-def view_lines(view: RunView, args: Namespace) -> Iterator[str]:
-    """Yield a run in full, for people, and what can be done about it."""
+def view_lines(view: RunView, args: Namespace | None) -> Iterator[str]:
+    """Yield a run in full, for people, and what can be done about it.
+
+    Args:
+        view: The run.
+        args: Of the command; ``None`` for an archive, with which nothing can be done.
+    """
     yield from fields(_facts(view))
     for title, lines in (
         ("Nobody knows whether the effect of these steps took place", _doubts(view.ambiguous, view, args)),
@@ -184,6 +191,7 @@ def _facts(view: RunView) -> dict[str, object]:
         "Task": head.task or "(none of Airflow)",
         "Belongs to": head.correlation or "(nothing)",
         "Steps": _steps(view),
+        "Tries": _tries(view),
     }
     if not glance.is_ended:
         facts["Time left"] = _left(glance)
@@ -210,6 +218,13 @@ def _steps(view: RunView) -> str:
     return f"{said}; {head.step!r} {became}" if head.step else said
 
 
+def _tries(view: RunView) -> str:
+    if view.is_begun_before:
+        known = f"at least {view.tries:,}" if view.tries else "nobody knows how many"
+        return f"({known}: its first records are forgotten)"
+    return f"{view.tries:,}" if view.tries else "(none since it was made)"
+
+
 def _left(glance: Glance) -> str:
     if glance.left is not None:
         runs = count(glance.paced_by, "finished run")
@@ -221,24 +236,27 @@ def _left(glance: Glance) -> str:
     return "(nobody knows: no run of this agent has finished, or none had so many steps)"
 
 
-def _doubts(doubts: Sequence[Doubt], view: RunView, args: Namespace) -> Iterator[str]:
+def _doubts(doubts: Sequence[Doubt], view: RunView, args: Namespace | None) -> Iterator[str]:
     key = view.head.stream
     for each in doubts:
         declared = f", its code says {each.declared}" if each.declared else ""
         yield f"{each.step}  begun {iso(each.since)}, {count(each.tries, 'try', 'tries')}{declared}"
-    if doubts:
+    if doubts and args is not None:
         step = shlex.quote(doubts[0].step)
         yield "it took place:  " + suggestion("skip-step", key, args, f"{step} --result JSON --reason 'why'")
         yield "it did not:     " + suggestion("retry-step", key, args, f"{step} --reason 'why'")
 
 
-def _questions(view: RunView, args: Namespace) -> Iterator[str]:
+def _questions(view: RunView, args: Namespace | None) -> Iterator[str]:
     for each in view.questions:
         until = f", until {each.deadline}" if each.deadline else ""
         yield f"{each.name}  {shorten(each.question, _LONG_WIDTH)}  ({_since(each.since, view.glance.now)}{until})"
         if each.schema:
             yield f"  as {compact(dict(each.schema), _LONG_WIDTH)}"
-        yield f"  {suggestion('answer', view.head.stream, args, f'{shlex.quote(each.name)} JSON')}"
+        # Whole, and marked: what a log says must not look like what this command says.
+        yield from (f"  | {line}" for line in mask_text(each.details).splitlines())
+        if args is not None:
+            yield f"  {suggestion('answer', view.head.stream, args, f'{shlex.quote(each.name)} JSON')}"
 
 
 def _failures(failures: Sequence[Failure]) -> Iterator[str]:
@@ -263,11 +281,14 @@ def _interventions(view: RunView) -> Iterator[str]:
         yield f"{each.version}  {iso(each.at)}  {what}  {each.actor}  {shorten(each.reason, _LONG_WIDTH)}"
 
 
-def _ways_on(view: RunView, args: Namespace) -> Iterator[str]:
+def _ways_on(view: RunView, args: Namespace | None) -> Iterator[str]:
     key, glance = view.head.stream, view.glance
+    if args is None:
+        return
     if glance.head.status == RunStatus.QUARANTINED:
         yield suggestion("verify", key, args)
-        yield suggestion("fork", key, args, "--at VERSION --reason 'why'")
+        yield "if it was mended:  " + suggestion("resume", key, args, "--reason 'why'")
+        yield "if not:            " + suggestion("fork", key, args, "--at VERSION --reason 'why'")
     elif glance.head.status == RunStatus.FAILED or glance.is_stale:
         clear = "--clear " if view.head.task else ""
         yield suggestion("resume", key, args, f"{clear}--reason 'why'")
@@ -280,6 +301,7 @@ def _question_data(question: Question) -> dict[str, Any]:
         "schema": question.schema and dict(question.schema),
         "deadline": question.deadline,
         "since": exact(question.since),
+        "details": mask_text(question.details),
     }
 
 

@@ -27,7 +27,15 @@ class AgenticDecoratedOperator(DecoratedOperator, RunAgentOperator):
         op_kwargs: The same by name.
     """
 
-    template_fields: Sequence[str] = ("op_args", "op_kwargs", "mailbox", "config", "lease", "agentic_conn_id")
+    template_fields: Sequence[str] = (
+        "op_args",
+        "op_kwargs",
+        "mailbox",
+        "config",
+        "lease",
+        "run_key",
+        "agentic_conn_id",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "op_args": "py",
         "op_kwargs": "py",
@@ -76,7 +84,7 @@ def agentic_task(
     Args:
         python_callable: The function.
         multiple_outputs: As for ``@task``.
-        kwargs: As for ``RunAgentOperator`` (``mailbox``, ``gather``, ``lease``, …) and any operator. ``agent``
+        kwargs: As for ``RunAgentOperator`` (``mailbox``, ``gather``, ``lease``, ``run_key``, …) and any operator. ``agent``
             sets the agent's name; default: the function's name with dashes.
 
     Raises:

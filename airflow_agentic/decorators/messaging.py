@@ -18,7 +18,7 @@ from airflow_agentic.agents.handling import FunctionHandler, check_function
 from airflow_agentic.agents.worker import MailboxReport, MailboxWorker
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.hooks.models import open_model
-from airflow_agentic.operators.parsing import duration
+from airflow_agentic.operators.parsing import check_mode, duration
 from airflow_agentic.operators.store import StoreOperator
 from airflow_agentic.operators.waiting import NOT_WAITED, Waited, wait_for
 from airflow_agentic.triggers.failures import raise_failure
@@ -42,12 +42,15 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
         max_messages: End after so many; default: when none is open.
         lease: How long a message belongs to this task at a time, renewed while the function works.
         inbox: Ack without effects what this task of the DAG handled before, whatever delivery it comes by.
+        persistence: How the durable runs of the messages are kept: ``hybrid`` (the default), ``snapshot``, ``checkpoint``,
+            ``events`` or ``off``.
         op_args: What the DAG gives the function.
         op_kwargs: The same by name.
         kwargs: ``agentic_conn_id``, and as for any operator.
 
     Raises:
-        ConfigurationError: When the DAG is parsed: ``batch`` or ``max_messages`` is not positive.
+        ConfigurationError: When the DAG is parsed: ``batch`` or ``max_messages`` is not positive, or there is no such
+            persistence.
     """
 
     template_fields: Sequence[str] = ("op_args", "op_kwargs", "mailbox", "lease", "agentic_conn_id")
@@ -63,6 +66,7 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
         max_messages: int | None = None,
         lease: timedelta | float | str | None = None,
         inbox: bool = False,
+        persistence: str | None = None,
         op_args: Sequence[Any] = (),
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -73,11 +77,13 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
         )
         if batch < 1 or (max_messages is not None and max_messages < 1):
             raise ConfigurationError(f"task {self.task_id!r}: batch and max_messages must be positive")
+        check_mode(self.task_id, persistence)
         self.mailbox = mailbox
         self.batch = batch
         self.max_messages = max_messages
         self.lease = lease
         self.inbox = inbox
+        self.persistence = persistence
         self._worker: MailboxWorker | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -129,7 +135,9 @@ class OnMessageOperator(DecoratedOperator, StoreOperator):
     def _worker_on(self, store: Store, run: RunIdentity) -> MailboxWorker:
         source = f"{run.dag_id}.{run.task_id}"
         given = inspect.signature(self.python_callable).bind(*self.op_args, **self.op_kwargs)
-        facilities = Facilities(runtime.guards_of(store, run, source), open_model, runtime.durability(store))
+        facilities = Facilities(
+            runtime.guards_of(store, run, source), open_model, runtime.durability(store, self.persistence)
+        )
         handler = FunctionHandler(
             self._function,
             lambda messages: AgentContext(source, run=run, messages=messages, facilities=facilities),
@@ -174,7 +182,7 @@ def on_message_task(
         python_callable: The function.
         multiple_outputs: As for ``@task``.
         kwargs: As for :class:`OnMessageOperator` (``mailbox``, ``batch``, ``max_messages``, ``lease``, ``inbox``,
-            ``agentic_conn_id``) and any operator.
+            ``persistence``, ``agentic_conn_id``) and any operator.
 
     Raises:
         ConfigurationError: There is no ``mailbox``, or the function cannot handle messages.

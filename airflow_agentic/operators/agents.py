@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_agentic import runtime
-from airflow_agentic.agents.durable import WAITS
 from airflow_agentic.agents.registry import AgentDefinition, registry
-from airflow_agentic.agents.runner import AgentRunner, MailboxReport
-from airflow_agentic.errors import LimitExceeded, NotAdmitted
-from airflow_agentic.hooks.agents import HookTransport
-from airflow_agentic.hooks.models import open_model
+from airflow_agentic.agents.runner import MailboxReport
+from airflow_agentic.errors import NotAdmitted
 from airflow_agentic.operators.parsing import (
     check_agent_arguments,
+    check_mapped_run_key,
     duration,
     is_literal,
     registered_name,
@@ -25,7 +23,7 @@ from airflow_agentic.operators.parsing import (
 from airflow_agentic.operators.store import StoreOperator
 from airflow_agentic.operators.suspending import Pause, asked_again, settle
 from airflow_agentic.operators.waiting import NOT_WAITED, Waited, answer_of, ask_person, wait_for
-from airflow_agentic.resilience.deadlines import Deadline, deadline
+from airflow_agentic.operators.working import Came, Go, Work
 from airflow_agentic.resilience.fallback import Degradation, PersonNeeded, marked, outcome
 from airflow_agentic.triggers.agents import HttpAgentTrigger, degradation_of, refusal_of
 from airflow_agentic.triggers.failures import raise_failure
@@ -41,9 +39,6 @@ if TYPE_CHECKING:
 
 OUTCOME_XCOM_KEY = "agentic_outcome"
 """Key of the XCom that says whether a result is degraded."""
-
-# Turns of rates are set aside for tasks that wait, but not for ever.
-_FARTHEST_TURN_SECONDS = 7 * 86_400.0
 
 
 class RunAgentOperator(StoreOperator):
@@ -87,6 +82,9 @@ class RunAgentOperator(StoreOperator):
         deferrable: For an ``HttpAgent`` with ``task``: wait for the answer in the triggerer.
         persistence: How the durable run of the work is kept: ``hybrid``, ``events``, ``snapshot``, ``checkpoint`` or
             ``off``. Default: as the project file says of the agent, else ``hybrid``.
+        run_key: With ``task``: key of the durable run that the task works on, in place of its own: a fork, say. A run of
+            that key which came to its end is not begun anew: its result is the task's. Empty (as a template may be) for its
+            own.
         kwargs: ``agentic_conn_id``, and as for any operator.
 
     Raises:
@@ -96,7 +94,15 @@ class RunAgentOperator(StoreOperator):
         InvalidTask: When the DAG is parsed: the literal task does not fit.
     """
 
-    template_fields: Collection[str] = ("agent", "task", "mailbox", "config", "lease", "agentic_conn_id")
+    template_fields: Collection[str] = (
+        "agent",
+        "task",
+        "mailbox",
+        "config",
+        "lease",
+        "run_key",
+        "agentic_conn_id",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"task": "json", "config": "json"}
     ui_color = "#e6f4ea"
     runs_agents: ClassVar[bool] = True  # the cluster policy looks for it
@@ -114,6 +120,7 @@ class RunAgentOperator(StoreOperator):
         policy: str | Policy | None = None,
         deferrable: bool = False,
         persistence: str | None = None,
+        run_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -129,9 +136,8 @@ class RunAgentOperator(StoreOperator):
         self.policy = policy
         self.deferrable = deferrable
         self.persistence = persistence
-        self._runner: AgentRunner | None = None
-        self._working: BaseAgent[Any, Any] | None = None
-        self._deadline: Deadline | None = None
+        self.run_key = run_key
+        self._go: Go | None = None
         check_agent_arguments(self)
 
     @classmethod
@@ -140,7 +146,9 @@ class RunAgentOperator(StoreOperator):
 
         Raises:
             UnknownAgent: No agent of that name is declared or registered.
+            ConfigurationError: All of them would work on one durable run.
         """
+        check_mapped_run_key(kwargs.get("run_key"))
         if isinstance(name := kwargs.get("agent"), str) and is_literal(name):
             runtime.plan(name)
         return super().partial(**kwargs)
@@ -224,12 +232,8 @@ class RunAgentOperator(StoreOperator):
 
         The one at hand comes again when its lease ends.
         """
-        if self._deadline is not None:
-            self._deadline.cancel("the task was killed")
-        if self._runner is not None:
-            self._runner.stop()
-        if self._working is not None:
-            self._working.shutdown("the task was killed")
+        if self._go is not None:
+            self._go.stop()
 
     def chosen(self) -> AgentDefinition | None:
         """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
@@ -238,97 +242,62 @@ class RunAgentOperator(StoreOperator):
     def _plan(self, context: Context) -> AgentPlan:
         plan = runtime.run_time_plan(context, self.agent, self.config, self.chosen())
         policy = plan.policy if self.policy is None else runtime.policy(self.policy)
-        return replace(plan, policy=policy, persistence=self.persistence or plan.persistence)
+        persistence = self.persistence or plan.persistence
+        return replace(plan, policy=policy, persistence=persistence, run_key=self.run_key or None)
 
     def _work(self, context: Context, before: MailboxReport | None, waited: Waited = NOT_WAITED) -> Any:
         """Work, and wait outside of the store's and the agent's life if a guard or the agent says so."""
         run = runtime.identity(context)
         self.show_trace(context, run.correlation_id)
-        with (
-            runtime.airflow_failures(),
-            runtime.workplace(self.agentic_conn_id, run, HookTransport, models=open_model) as place,
-            deadline() as self._deadline,
-        ):
+        with runtime.airflow_failures():
             plan = self._plan(context)
-            agent = self._working = place.agent(plan)
-            mailbox = self.mailbox is not None
-            self._runner = runner = place.runner(
-                agent, plan, duration(self.lease), inbox=self.inbox, mailbox=mailbox
-            )
-            if waited.has_turn:
-                runner.use_turn()
-            report, result, held, pause = MailboxReport(self.mailbox or ""), None, None, None
-            try:
-                if self.mailbox is None:
-                    # Only an earlier try can have come to its end.
-                    _ = run.try_number > 1 and runner.know()
-                    result = runner.run_task(self.task)
-                elif self.gather:
-                    report, result = runner.gather(self.mailbox)
-                else:
-                    report = runner.drain(self.mailbox)
-            except (NotAdmitted, PersonNeeded) as error:
-                held = error
-            except WAITS as waiting:
-                pause = Pause(waiting, place.store)
-            finally:
-                agent.shutdown("the task ended")
-                self.show_messages(context, runner.references, resumed=before is not None)
-            report = (before or MailboxReport(self.mailbox or "")) + report
-            held = held or runner.refusal
-            if isinstance(held, NotAdmitted):
-                self._refused(held, plan.policy, runner, report, waited)
-        if pause is not None:
-            pause.wait(self, context, {"before": asdict(report)} if mailbox else {}, self.agentic_conn_id)
-        if isinstance(held, PersonNeeded):
+        work = Work(
+            plan,
+            self.task,
+            self.mailbox,
+            self.gather,
+            self.inbox,
+            duration(self.lease),
+            self.agentic_conn_id,
+        )
+        self._go = go = Go(work, run, has_turn=waited.has_turn)
+        try:
+            came = go.done()
+        finally:
+            self.show_messages(context, go.references, resumed=before is not None)
+        report = (before or MailboxReport(self.mailbox or "")) + came.report
+        kwargs = {"before": asdict(report)} if self.mailbox is not None else {}
+        if isinstance(came.waits_for, NotAdmitted):
+            wait_for(self, came.waits_for, Waited(waited.rounds, came.has_turn), kwargs, self.agentic_conn_id)
+        if came.pause is not None:
+            came.pause.wait(self, context, kwargs, self.agentic_conn_id)
+        if isinstance(came.waits_for, PersonNeeded):
             assert plan.policy is not None
             assert plan.policy.fallback is not None
             lasts = timedelta(seconds=plan.policy.fallback.person_seconds)
-            ask_person(context, held, self.task, "answered", lasts)
-        if plan.policy is not None or runner.degradation is not None:
-            self._show_outcome(context, runner.degradation)
-        return result if self.mailbox is None else self._worked_off(report, result)
+            ask_person(context, came.waits_for, self.task, "answered", lasts)
+        if plan.policy is not None or came.degradation is not None:
+            self._show_outcome(context, came.degradation)
+        return came.result if self.mailbox is None else self._worked_off(came, report)
 
-    def _worked_off(self, report: MailboxReport, result: Any) -> Any:
-        assert self._runner is not None
+    def _worked_off(self, came: Came, report: MailboxReport) -> Any:
+        assert self.mailbox is not None
         self.log.info("mailbox %s: %s", self.mailbox, report)
-        if self._runner.stopping:
+        if came.was_stopped:
             raise AirflowException("the task was told to stop; its messages come again")
-        if report.open and (result is None or not self.gather):
-            self._defer_for_messages(report)
-        return result if self.gather else asdict(report)
-
-    def _refused(
-        self,
-        refusal: NotAdmitted,
-        policy: Policy | None,
-        runner: AgentRunner,
-        report: MailboxReport,
-        waited: Waited,
-    ) -> None:
-        """Wait, if that is what the policy says to do when a guard refuses."""
-        if refusal.final or (policy is not None and policy.when_refused != "wait"):
-            raise refusal
-        kwargs = {"before": asdict(report)} if self.mailbox is not None else {}
-        turn = runner.reserve(refusal, _FARTHEST_TURN_SECONDS)
-        if turn is not None:
-            refusal = LimitExceeded(str(refusal), refusal.key, turn)
-        wait_for(self, refusal, Waited(waited.rounds, turn is not None), kwargs, self.agentic_conn_id)
+        if report.open and (came.result is None or not self.gather):
+            condition: Condition = "all" if self.gather else "message" if came.waiting else "work"
+            self.defer(
+                trigger=MailboxTrigger(self.mailbox, condition, self.agentic_conn_id),
+                method_name="resume",
+                kwargs={"before": asdict(report)},
+            )
+        return came.result if self.gather else asdict(report)
 
     def _show_outcome(self, context: Context, degradation: Degradation | None) -> None:
         if degradation is not None:
             self.log.warning("the result is degraded, from %s: %s", degradation.source, degradation.reason)
         context["ti"].xcom_push(OUTCOME_XCOM_KEY, outcome(degradation))
-
-    def _defer_for_messages(self, report: MailboxReport) -> None:
-        assert self.mailbox is not None
-        assert self._runner is not None
-        condition: Condition = "all" if self.gather else "message" if self._runner.waiting else "work"
-        self.defer(
-            trigger=MailboxTrigger(self.mailbox, condition, self.agentic_conn_id),
-            method_name="resume",
-            kwargs={"before": asdict(report)},
-        )
 
     def _defer_to_triggerer(self, context: Context, waited: Waited = NOT_WAITED) -> None:
         with runtime.airflow_failures():

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_agentic.errors import ConfigurationError
-
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 _FIELD = "answer"
 
@@ -32,35 +30,7 @@ class Fields:
         return {name: Param(default, **said).serialize() for name, (default, said) in self._all().items()}
 
     def answer(self, given: Mapping[str, Any]) -> Any:
-        """Return the answer that is in the fields.
-
-        Raises:
-            ConfigurationError: It does not fit the schema.
-        """
-        import jsonschema  # type: ignore[import-untyped]
-
-        value = self._value(given)
-        if self._schema is None:
-            return value
-        try:
-            jsonschema.validate(value, dict(self._schema))
-        except jsonschema.ValidationError as error:
-            where = "".join(f"[{each!r}]" for each in error.absolute_path)
-            raise ConfigurationError(f"the answer{where} does not fit: {error.message}") from None
-        return value
-
-    def _all(self) -> dict[str, tuple[Any, dict[str, Any]]]:
-        schema = dict(self._schema or {"type": "string"})
-        if _is_flat(schema):
-            required = schema.get("required", ())
-            return {
-                name: _field(said, needed=name in required) for name, said in schema["properties"].items()
-            }
-        if schema.get("type") in _SCALARS or "enum" in schema:
-            return {_FIELD: _field({"title": "The answer", **schema}, needed=True)}
-        return {_FIELD: ("", {"type": "string", "title": "The answer", "description": "As JSON."})}
-
-    def _value(self, given: Mapping[str, Any]) -> Any:
+        """Return the answer that is in the fields; whether it fits is found out when it is recorded."""
         schema = self._schema or {"type": "string"}
         if _is_flat(schema):
             # What was left empty and may be, was not given.
@@ -75,6 +45,17 @@ class Fields:
             return json.loads(value)
         except ValueError:
             return value
+
+    def _all(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        schema = dict(self._schema or {"type": "string"})
+        if _is_flat(schema):
+            required = schema.get("required", ())
+            return {
+                name: _field(said, needed=name in required) for name, said in schema["properties"].items()
+            }
+        if schema.get("type") in _SCALARS or "enum" in schema:
+            return {_FIELD: _field({"title": "The answer", **schema}, needed=True)}
+        return {_FIELD: ("", {"type": "string", "title": "The answer", "description": "As JSON."})}
 
 
 def _is_flat(schema: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from airflow_agentic.config.model import Persistence
 from airflow_agentic.config.names import did_you_mean
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.messaging.message import Message
+from airflow_agentic.persistence.naming import check_key
 
 
 class AgentArguments(Protocol):
@@ -28,6 +29,7 @@ class AgentArguments(Protocol):
     policy: Any
     deferrable: bool
     persistence: str | None
+    run_key: str | None
 
     def chosen(self) -> AgentDefinition | None:
         """Return the implementation that was chosen in the DAG; ``None`` if it was named only."""
@@ -102,6 +104,7 @@ def check_agent_arguments(operator: AgentArguments) -> None:
             f"task {operator.task_id!r}: deferrable=True is for task=; a mailbox task defers by itself"
         )
     check_persistence(operator)
+    check_run_key(operator)
     if operator.policy is not None:
         runtime.policy(operator.policy)
     if not is_literal(operator.agent):
@@ -124,15 +127,56 @@ def check_persistence(operator: AgentArguments) -> None:
         ConfigurationError: It is so.
     """
     said = operator.persistence
-    if said is None:
-        return
-    if said not in get_args(Persistence):
-        hint = did_you_mean(said, get_args(Persistence)) or f"there are: {', '.join(get_args(Persistence))}"
-        raise ConfigurationError(f"task {operator.task_id!r}: there is no persistence {said!r} ({hint})")
-    if operator.deferrable and said != "off":
+    check_mode(operator.task_id, said)
+    if operator.deferrable and said not in (None, "off"):
         raise ConfigurationError(
             f"task {operator.task_id!r}: with deferrable=True the agent works in the triggerer, and has no durable run; "
             "leave persistence= out"
+        )
+
+
+def check_mode(task_id: str, persistence: str | None) -> None:
+    """Refuse a persistence that there is not.
+
+    Raises:
+        ConfigurationError: It is so.
+    """
+    known = get_args(Persistence)
+    if persistence is not None and persistence not in known:
+        hint = did_you_mean(persistence, known) or f"there are: {', '.join(known)}"
+        raise ConfigurationError(f"task {task_id!r}: there is no persistence {persistence!r} ({hint})")
+
+
+def check_run_key(operator: AgentArguments) -> None:
+    """Refuse the key of a durable run where the work has none, or many.
+
+    Raises:
+        ConfigurationError: It is so, or it cannot be a key.
+    """
+    if operator.run_key is None:
+        return
+    if operator.mailbox is not None:
+        raise ConfigurationError(
+            f"task {operator.task_id!r}: run_key= is for task=; each message of a mailbox has a run of its own"
+        )
+    if operator.deferrable or operator.persistence == "off":
+        why = "deferrable=True" if operator.deferrable else "persistence='off'"
+        raise ConfigurationError(
+            f"task {operator.task_id!r}: with {why} there is no durable run; leave run_key= out"
+        )
+    if operator.run_key and is_literal(operator.run_key):
+        check_key(operator.run_key)
+
+
+def check_mapped_run_key(run_key: Any) -> None:
+    """Refuse one key for all of the tasks that are mapped.
+
+    Raises:
+        ConfigurationError: It is so.
+    """
+    if run_key and is_literal(run_key):
+        raise ConfigurationError(
+            f"all mapped tasks would work on one run: expand run_key=, or say which it is: {run_key}-{{{{ ti.map_index }}}}"
         )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_agentic.errors import AmbiguousStep, ConfigurationError
+from airflow_agentic.config.masking import mask_text
+from airflow_agentic.errors import AlreadyAnswered, AmbiguousStep, ConfigurationError, InvalidAnswer
 from airflow_agentic.operators.answers import Fields
 from airflow_agentic.persistence import AwaitingMessage, Interrupted, RunSuspended, Sleeping
-from airflow_agentic.persistence.records import RecordType
 from airflow_agentic.triggers.messaging import MailboxTrigger
 from airflow_agentic.triggers.persistence import RunTrigger
 from airflow_agentic.triggers.resilience import AdmissionTrigger
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_agentic.persistence import Runs
     from airflow_agentic.stores import Store
+
+_log = logging.getLogger(__name__)
 
 QUESTION_XCOM_KEY = "agentic_question"
 """Key of the XCom that says which question of a try stands on Airflow's page: there is room for one."""
@@ -88,10 +91,15 @@ class Pause:
 
         held, ti = self.held, context["ti"]
         name = f"{held.key} {held.name if isinstance(held, RunSuspended) else held.step}"
-        shown = ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index, key=QUESTION_XCOM_KEY)
-        if shown not in (None, name):
+        own = f"{ti.map_index} "
+        # Asked for one that is not there yet, Airflow logs an error; for all that a task has, mapped or not, it does not.
+        found = ti.xcom_pull(task_ids=ti.task_id, key=QUESTION_XCOM_KEY) or []
+        shown = next(
+            (each for each in ([found] if isinstance(found, str) else found) if each.startswith(own)), None
+        )
+        if shown not in (None, own + name):
             return
-        ti.xcom_push(QUESTION_XCOM_KEY, name)
+        ti.xcom_push(QUESTION_XCOM_KEY, own + name)
         upsert_hitl_detail(ti_id=ti.id, **asked(held))
         deadline = held.deadline if isinstance(held, Interrupted) else None
         lasts = None if deadline is None else max(timedelta(seconds=1), deadline - datetime.now(UTC))
@@ -104,7 +112,7 @@ def asked(held: Waiting) -> dict[str, Any]:
         return {
             "options": [ANSWER],
             "subject": held.question,
-            "body": f"Run `{held.key}` waits for the answer.",
+            "body": f"{_shown(held.details)}Run `{held.key}` waits for the answer.",
             "params": Fields(held.schema).form(),
         }
     assert isinstance(held, AmbiguousStep)
@@ -127,6 +135,7 @@ def described(held: Waiting) -> dict[str, Any]:
             "text": held.question,
             "schema": dict(held.schema) if held.schema else None,
             "deadline": held.deadline.isoformat() if held.deadline else None,
+            "details": held.details,
         }
     assert isinstance(held, AmbiguousStep)
     return {"run": held.key, "step": held.step}
@@ -150,11 +159,11 @@ def settle(runs: Runs, about: Mapping[str, Any], event: Mapping[str, Any]) -> st
     params = event.get("params_input") or {}
     if "question" in about:
         try:
-            answer = Fields(about["schema"]).answer(params)
-        except ConfigurationError as error:
+            runs.by_hand.answer(key, about["question"], Fields(about["schema"]).answer(params), actor=actor)
+        except InvalidAnswer as error:
             return str(error)
-        if not _is_answered(runs, key, about["question"]):
-            runs.by_hand.answer(key, about["question"], answer, actor=actor)
+        except AlreadyAnswered as settled:
+            _log.info("%s", settled)
         return None
     reason = "answered on the page of required actions"
     try:
@@ -171,12 +180,14 @@ def settle(runs: Runs, about: Mapping[str, Any], event: Mapping[str, Any]) -> st
 def asked_again(about: Mapping[str, Any]) -> Waiting:
     """Return the question of an answer that cannot be taken."""
     until = datetime.fromisoformat(about["deadline"]) if about["deadline"] else None
-    return Interrupted(about["run"], about["question"], about["text"], about["schema"], until)
+    # A task that an older version parked knows of no details.
+    details = about.get("details", "")
+    return Interrupted(about["run"], about["question"], about["text"], about["schema"], until, details)
 
 
-def _is_answered(runs: Runs, key: str, question: str) -> bool:
-    answers = (event for event in runs.history(key) if event.type == RecordType.ANSWERED)
-    return any(event.name == question for event in answers)
+def _shown(details: str) -> str:
+    """Return details as a paragraph of Airflow's page: its database keeps no NUL, and a log may have passwords."""
+    return f"{mask_text(details.replace(chr(0), ' '))}\n\n" if details else ""
 
 
 def _actor(event: Mapping[str, Any]) -> str:

@@ -37,8 +37,8 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 _TYPES = {"str": str, "int": int, "bytes": bytes, "bool": bool}
 _KEPT: Mapping[str, tuple[str, ...]] = {
     RecordType.STARTED: ("format", "agent", "mode", "schema", "owner"),
-    RecordType.RESUMED: ("owner",),
-    RecordType.CONTINUED: ("owner",),
+    RecordType.RESUMED: ("format", "owner"),
+    RecordType.CONTINUED: ("format", "owner"),
     RecordType.FAILED: ("category",),
     RecordType.INTENDED: ("code", "args", "on_ambiguous"),
     RecordType.DONE: ("code", "args", "seconds", "sent"),

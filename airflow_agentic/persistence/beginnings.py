@@ -40,4 +40,4 @@ def said_first(
             "owner": head.owner,
         }
     type_ = RecordType.CONTINUED if found.status == RunStatus.FINISHED else RecordType.RESUMED
-    return type_, {"owner": head.owner}
+    return type_, {"format": FORMAT, "owner": head.owner}

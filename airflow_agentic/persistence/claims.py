@@ -54,8 +54,33 @@ class Claims:
         if len(content) <= self._inline or self._keep is None:
             return content
         digest = hashlib.sha256(content).hexdigest()
-        where = self._keep(f"runs/{hashlib.sha256(stream.encode()).hexdigest()[:16]}/{digest}", content)
+        where = self._keep(_name(stream, digest), content)
         return canonical({"claim": {"where": where, "sha256": digest, "size": len(content)}}, what)
+
+    def place(self, data: bytes, stream: str) -> str | None:
+        """Return where the data of a record lies, if it lies elsewhere and belongs to a run; what is damaged lies nowhere."""
+        try:
+            claim = from_json(data)["claim"] if data.startswith(_CLAIM) else {}
+            where, name = str(claim.get("where", "")), _name(stream, str(claim.get("sha256")))
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return None
+        return where if where.endswith(f"/{name}") else None
+
+    def moved(self, data: bytes, stream: str, what: str) -> bytes:
+        """Return the data of a record for another run: what lies elsewhere is kept for that one, too.
+
+        What is gone is left as it is: only who asks for it needs to know.
+
+        Raises:
+            StoreUnavailable: It cannot be read or kept now.
+        """
+        if not data.startswith(_CLAIM):
+            return data
+        try:
+            value = self.unpacked(data)
+        except NotRecordable:
+            return data
+        return self.packed(canonical(value, what), stream, what)
 
     def unpacked(self, data: bytes) -> Any:
         """Return the value that a record holds.
@@ -81,3 +106,8 @@ class Claims:
         if hashlib.sha256(content).hexdigest() != claim["sha256"]:
             raise NotRecordable(f"data of the run at {claim['where']} is not what was kept there")
         return from_json(content)
+
+
+def _name(stream: str, digest: str) -> str:
+    """Return what large data of a run is called."""
+    return f"runs/{hashlib.sha256(stream.encode()).hexdigest()[:16]}/{digest}"

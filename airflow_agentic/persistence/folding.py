@@ -12,7 +12,8 @@ from pydantic_core import from_json
 from airflow_agentic.errors import NotRecordable
 from airflow_agentic.persistence.claims import Claims
 from airflow_agentic.persistence.journal import Journal
-from airflow_agentic.persistence.restoring import CHANGES_STATE, folded, newest
+from airflow_agentic.persistence.records import BEGINNINGS
+from airflow_agentic.persistence.restoring import CHANGES_STATE, check_format, folded, newest
 from airflow_agentic.persistence.state import StateSchema, merge
 from airflow_agentic.persistence.strategies import Written
 from airflow_agentic.security.canonical import canonical
@@ -62,7 +63,7 @@ class Folding:
 
         Raises:
             JournalCorrupt: A record is damaged or missing.
-            JournalTooNew: The state or an event was written by a newer version of the agent.
+            JournalTooNew: The state or an event was written by a newer version of the agent, or of this provider.
             ConfigurationError: Nothing makes an older state or event one of this version.
             NotRecordable: What is kept elsewhere is gone.
         """
@@ -76,6 +77,8 @@ class Folding:
         for record in journal.tail(base.version, base.chain):
             if record.type in CHANGES_STATE:
                 value = folded(self._schema, value, record.type, self._claims.unpacked(record.data))
+            elif record.type in BEGINNINGS:
+                check_format(self._key, self._claims.unpacked(record.data))
             written.add(record.data)
         self.current = Fold(value)
         return written

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from airflow_agentic.persistence.ports import Record, RunHead, SnapshotRecord
 
 _JOURNAL, _SNAPSHOT = b"agentic journal 1\n", b"agentic snapshot 1\n"
-_TEXT = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+# What the encoder of the standard library does with a text; a whole encoder takes six times as long for four values.
+_text: Callable[[str], str] = json.encoder.encode_basestring_ascii
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def seal(before: bytes, version: int, type_: str, at_ms: int, name: str, data: b
 
 def seal_of(before: bytes, version: int, type_: str, at_ms: int, name: str, data_digest: bytes) -> bytes:
     """Return the digest of a record of whose data only the SHA-256 is at hand: what was left out can be checked, too."""
-    about = _TEXT([version, type_, at_ms, name]).encode()
-    return hashlib.sha256(b"%b%b\n%b" % (before, about, data_digest)).digest()
+    about = f"[{version},{_text(type_)},{at_ms},{_text(name)}]\n"
+    return hashlib.sha256(before + about.encode() + data_digest).digest()
 
 
 def seal_snapshot(chain: bytes, version: int, at_ms: int, state: bytes) -> bytes:

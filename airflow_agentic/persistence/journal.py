@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from airflow_agentic.errors import AgenticError, JournalCorrupt, NotRecordable, RunTaken, StoreUnavailable
 from airflow_agentic.persistence.integrity import (
     Damage,
     damages,
     genesis,
-    is_storable,
     is_whole,
     seal,
     seal_snapshot,
 )
+from airflow_agentic.persistence.naming import fault_of
 from airflow_agentic.persistence.ports import (
     Append,
     IndexEntry,
@@ -37,12 +38,14 @@ _log = logging.getLogger(__name__)
 LONGEST_NAME = 1_000
 """Names of steps, checkpoints, questions and events have at most so many characters, with what is put around them."""
 
+_FIELDS = tuple(field.name for field in fields(RunHead))
+_values = attrgetter(*_FIELDS)
+
 _PAGE = 500
 _AHEAD = 64
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """A record to be.
 
     Attributes:
@@ -295,7 +298,8 @@ class Journal:
         before = self.head.digest or genesis(self.stream)
         records = []
         for draft in drafts:
-            _check_name(draft.name)
+            if fault := fault_of(draft.name, LONGEST_NAME):
+                raise NotRecordable(f"the name {draft.name[:40]!r} in a journal {fault}: use another one")
             version += 1
             before = seal(before, version, draft.type, at, draft.name, draft.data)
             records.append(Record(version, draft.type, at, draft.name, draft.data, before))
@@ -304,15 +308,9 @@ class Journal:
             digest = seal_snapshot(before, version, at, state)
             snapshot = SnapshotRecord(version, at, state, before, digest, keep)
         changes.setdefault("lease_until_ms", at + self._lease_ms)
-        head = replace(
-            self.head,
-            version=version,
-            digest=before,
-            updated_at_ms=at,
-            created_at_ms=self.head.created_at_ms or at,
-            **changes,
-        )
-        return Append(head, self.head.version, records, snapshot, outgoing)
+        changes |= {"version": version, "digest": before, "updated_at_ms": at}
+        changes["created_at_ms"] = self.head.created_at_ms or at
+        return Append(_changed(self.head, changes), self.head.version, records, snapshot, outgoing)
 
     def _append(self, write: Append) -> bool:
         """Add, and add once more if the store was lost and has not done it: it cannot be there twice."""
@@ -335,15 +333,9 @@ class Journal:
         return found is not None and found.digest == write.head.digest
 
 
-def _check_name(name: str) -> None:
-    fault = ""
-    if len(name) > LONGEST_NAME:
-        fault = f"has {len(name):,} characters, and at most {LONGEST_NAME:,} are kept"
-    elif not is_storable(name):
-        # Not every store would give it back as it was sealed.
-        fault = "has a NUL or half a character in it"
-    if fault:
-        raise NotRecordable(f"the name {name[:40]!r} in a journal {fault}: use another one")
+def _changed(head: RunHead, changes: Mapping[str, Any]) -> RunHead:
+    # What dataclasses.replace does, in two thirds of its time; every commit has one.
+    return RunHead(*map(changes.get, _FIELDS, _values(head)))
 
 
 def fits(store: JournalStore, stream: str, snapshot: SnapshotRecord) -> bool:

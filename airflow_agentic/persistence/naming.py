@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
-from airflow_agentic.errors import ConfigurationError
+from airflow_agentic.errors import Category, ConfigurationError
 from airflow_agentic.persistence.integrity import is_storable
 
 LONGEST_KEY = 500
@@ -15,22 +16,27 @@ LONGEST_KEY = 500
 _LONGEST_TEXT = 2_000
 
 
+def fault_of(name: Any, longest: int) -> str:
+    """Return why something cannot be a name that every store keeps as it is; nothing if it can.
+
+    Args:
+        name: Whatever was given.
+        longest: It has at most so many characters.
+    """
+    if not isinstance(name, str):
+        return f"is a {type(name).__name__}, and not a text"
+    if len(name) > longest:
+        return f"has {len(name):,} characters, and at most {longest:,} are kept"
+    return "" if is_storable(name) else "has a NUL or half a character in it"
+
+
 def check_key(key: Any) -> str:
     """Refuse what cannot be a key.
 
     Raises:
-        ConfigurationError: It is empty, too long, or has a NUL or half a character in it.
+        ConfigurationError: It is no text, empty, too long, or has a NUL or half a character in it.
     """
-    fault = ""
-    if not isinstance(key, str):
-        fault = f"is a {type(key).__name__}, and not a text"
-    elif not key:
-        fault = "is empty"
-    elif len(key) > LONGEST_KEY:
-        fault = f"has {len(key):,} characters, and at most {LONGEST_KEY} are kept"
-    elif not is_storable(key):
-        fault = "has a NUL or half a character in it"
-    if fault:
+    if fault := "is empty" if key == "" else fault_of(key, LONGEST_KEY):
         raise ConfigurationError(f"the key of a run {fault}: use another one")
     return str(key)
 
@@ -47,6 +53,23 @@ def shown(error: BaseException) -> str:
     except Exception:  # noqa: BLE001  # an error of somebody else's, that cannot even say what it is
         text = type(error).__name__
     return kept_text(text)
+
+
+def said_of(
+    error: BaseException, discreet: Callable[[str], str], category_of: Callable[[BaseException], Category]
+) -> dict[str, str]:
+    """Return what a journal says of a failure: ``error`` and ``category``.
+
+    Args:
+        error: What was raised.
+        discreet: Takes secrets out of texts.
+        category_of: Says what it means.
+    """
+    try:
+        category = category_of(error)
+    except Exception:  # noqa: BLE001  # as above: that it failed is recorded in any case
+        category = Category.TRANSIENT
+    return {"error": discreet(shown(error)), "category": category.value}
 
 
 def kept_text(text: str, longest: int = _LONGEST_TEXT) -> str:

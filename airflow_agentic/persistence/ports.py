@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from airflow_agentic.errors import AgenticError, Category
 
 
 class RunStatus(StrEnum):
@@ -76,8 +78,7 @@ class SnapshotRecord:
     kept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """A record that has a name, without its data."""
 
     version: int
@@ -131,6 +132,11 @@ class RunHead:
     created_at_ms: int = 0
     updated_at_ms: int = 0
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Where it stands in listings: those with a smaller time, or the same and a greater name, come behind it."""
+        return self.updated_at_ms, self.stream
+
 
 @dataclass(frozen=True, slots=True)
 class Append:
@@ -178,6 +184,7 @@ class RunQuery:
         statuses: Only that stand so; empty means all.
         correlation: Only of this DAG run or conversation.
         limit: At most so many.
+        after: Only what comes behind this :attr:`RunHead.place` in the order, as that of the last one that was read.
     """
 
     streams: tuple[str, ...] | None = None
@@ -186,6 +193,7 @@ class RunQuery:
     statuses: tuple[RunStatus, ...] = ()
     correlation: str | None = None
     limit: int = 100
+    after: tuple[int, str] | None = None
 
 
 class JournalStore(Protocol):
@@ -280,6 +288,11 @@ class RunStores:
     runs: RunStore
 
 
+def own_category(error: BaseException) -> Category:
+    """Return the category of an error as it says itself; what is not known is transient."""
+    return Category(error.category) if isinstance(error, AgenticError) else Category.TRANSIENT
+
+
 class Keeper(Protocol):
     """Port: does small things again and again while something goes on; what renews the leases of runs."""
 
@@ -304,6 +317,8 @@ class Facilities:
         read_blob: Reads it.
         is_gone: Whether an owner of leases is known to be gone, so that its lease need not be waited for.
         keeper: Renews leases; ``None`` for nobody: long steps may lose theirs.
+        category_of: Says what the failure of a step or a run means.
+        delete_blob: Removes what ``keep_blob`` kept; ``None``: it stays when the run is forgotten.
     """
 
     owner: Callable[[], str]
@@ -312,3 +327,5 @@ class Facilities:
     read_blob: Callable[[str], bytes] | None = None
     is_gone: Callable[[str], bool] = field(default=lambda _owner: False)
     keeper: Keeper | None = None
+    category_of: Callable[[BaseException], Category] = own_category
+    delete_blob: Callable[[str], None] | None = None

@@ -87,7 +87,7 @@ class Past:
                     "of airflow-provider-agentic does not know: upgrade it here, or go on with the run where it was "
                     "written"
                 )
-            self._add(entry)
+            self.note(entry)
 
     def version_of(self, type_: RecordType, name: str) -> int:
         """Return the version of the last record of a type and name; 0 if there is none."""
@@ -125,10 +125,7 @@ class Past:
         return [*self._ambiguous]
 
     def note(self, entry: IndexEntry) -> None:
-        """Take note of a record that was written now."""
-        self._add(entry)
-
-    def _add(self, entry: IndexEntry) -> None:
+        """Take note of the record that comes next."""
         type_, name = entry.type, entry.name
         if type_ == RecordType.EMITTED:
             self._places[name] = entry.version

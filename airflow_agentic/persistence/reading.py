@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from airflow_agentic.persistence.ports import (
     JournalStore,
@@ -19,6 +20,17 @@ _PAGE = 500
 def head_at(runs: RunStore, key: str) -> RunHead | None:
     """Return how a run stands; ``None`` if there is none of that key."""
     return next(iter(runs.heads(RunQuery(streams=(key,), limit=1))), None)
+
+
+def all_heads(runs: RunStore, query: RunQuery) -> Iterator[RunHead]:
+    """Yield all heads that a query asks for, page by page; its limit does not count.
+
+    What is written meanwhile moves to the front of the order: it may have been there before, and be passed over.
+    """
+    page = [*runs.heads(replace(query, limit=_PAGE))]
+    while page:
+        yield from page
+        page = runs.heads(replace(query, limit=_PAGE, after=page[-1].place)) if len(page) == _PAGE else []
 
 
 def all_records(store: JournalStore, key: str, after: int = 0, limit: int | None = None) -> Iterator[Record]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 FORMAT = 1
-"""Of the records that this version writes; it stands in the first one of each journal."""
+"""Of the records that this version writes. It stands in what each session writes first, and in snapshots: one that meets a higher
+number leaves the run to the version that wrote it. Raised when records of a known type say something else than before."""
 
 
 class RecordType(StrEnum):
@@ -14,9 +15,9 @@ class RecordType(StrEnum):
     STARTED = "run.started"
     """``format``, ``agent``, ``mode``, ``schema``, ``owner``."""
     RESUMED = "run.resumed"
-    """Somebody goes on with what was not finished: ``owner``."""
+    """Somebody goes on with what was not finished: ``format``, ``owner``."""
     CONTINUED = "run.continued"
-    """Somebody goes on with what was finished: ``owner``."""
+    """Somebody goes on with what was finished: ``format``, ``owner``."""
     WAITING = "run.waiting"
     """``for``."""
     FAILED = "run.failed"
@@ -50,7 +51,7 @@ class RecordType(StrEnum):
     """A person did something else: ``what``, ``actor``, ``reason``."""
 
     ASKED = "question.asked"
-    """``question``, ``schema``, ``deadline``."""
+    """``question``, ``schema``, ``deadline``; ``details`` if there are any."""
     ANSWERED = "question.answered"
     """``answer``, ``actor``."""
     RECEIVED = "message.received"
@@ -59,6 +60,9 @@ class RecordType(StrEnum):
 
 STEP_ENDS = frozenset({RecordType.DONE, RecordType.SKIPPED})
 """After these a step is not done again."""
+
+BEGINNINGS = frozenset({RecordType.STARTED, RecordType.RESUMED, RecordType.CONTINUED})
+"""What a session writes first."""
 
 KNOWN = frozenset(RecordType)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_agentic.errors import AgenticError, ConfigurationError, NotRecordable
+from airflow_agentic.errors import AgenticError, ConfigurationError, JournalTooNew, NotRecordable
 from airflow_agentic.persistence.claims import Claims
 from airflow_agentic.persistence.integrity import genesis, is_whole
 from airflow_agentic.persistence.ports import JournalStore, SnapshotRecord
-from airflow_agentic.persistence.records import RecordType
+from airflow_agentic.persistence.records import FORMAT, RecordType
 from airflow_agentic.persistence.state import StateSchema, merge
 
 _log = logging.getLogger(__name__)
@@ -89,12 +89,16 @@ def newest(
 
     Returns:
         The state, and why a newer one could not be read, if there was one.
+
+    Raises:
+        JournalTooNew: It was kept by a newer version.
     """
     fault: AgenticError | None = None
     snapshot = find(at)
     while snapshot is not None:
         try:
             kept = claims.unpacked(snapshot.state)
+            check_format(stream, kept)
             value = schema.restored(kept["state"], kept["schema"])
         except (NotRecordable, ConfigurationError) as error:
             fault = fault or error
@@ -110,6 +114,23 @@ def newest(
         found = Restored(value, snapshot.version, snapshot.chain, snapshot.at_ms, len(snapshot.state))
         return found, fault
     return Restored(copy.deepcopy(schema.initial), 0, genesis(stream)), fault
+
+
+def check_format(stream: str, said: Mapping[str, Any]) -> None:
+    """Leave a run to the version that wrote it.
+
+    Args:
+        stream: The run.
+        said: What the first record of a session says, or a snapshot.
+
+    Raises:
+        JournalTooNew: That was written by a newer version, whose records may say something that is not known here.
+    """
+    if (found := said.get("format", FORMAT)) > FORMAT:
+        raise JournalTooNew(
+            f"the run {stream!r} has records of format {found}, and this version of airflow-provider-agentic knows up to "
+            f"{FORMAT}: upgrade it here, or go on with the run where it was written"
+        )
 
 
 def folded(schema: StateSchema, value: Any, type_: str, said: Mapping[str, Any]) -> Any:

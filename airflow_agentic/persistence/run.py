@@ -6,7 +6,6 @@ journal, and so do questions; the state is as it was left.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,13 +15,12 @@ from typing import Any, Self, TypeVar
 from pydantic_core import from_json
 
 from airflow_agentic.errors import (
-    AgenticError,
-    Category,
     NotRecordable,
     RunTaken,
     StoreUnavailable,
 )
-from airflow_agentic.persistence.naming import plain, shown
+from airflow_agentic.persistence.fingerprints import is_async
+from airflow_agentic.persistence.naming import plain, said_of
 from airflow_agentic.persistence.options import OnAmbiguous, OnChange, RunOptions
 from airflow_agentic.persistence.ports import Facilities, RunHead, RunStatus, RunStores
 from airflow_agentic.persistence.progress import RUN
@@ -169,9 +167,7 @@ class Run:
             Exception: Whatever the function raises. That is recorded, and the step is done again the next time.
         """
         options = self._steps.options(idempotency_key, on_ambiguous, on_change, pure=pure)
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004  # an object whose calls are coroutines
-        ):
+        if is_async(function):
             return self._steps.ado(name, options, function, args, kwargs)  # type: ignore[return-value]
         result: T = self._steps.do(name, options, function, args, kwargs)
         return result
@@ -247,19 +243,24 @@ class Run:
         *,
         name: str = "question",
         deadline: datetime | None = None,
+        details: str = "",
     ) -> Any:
         """Ask a person; return the answer. Until there is one the run is given back, and nobody waits.
+
+        What was asked the first time counts.
 
         Args:
             question: What to ask.
             schema: JSON Schema of the answer; default any text.
             name: Names the question in the run; asked again, it is another one: ``name#2``.
             deadline: When nobody needs to answer any more.
+            details: What whoever answers should see, as Markdown: lines of a log, links. At most 10,000 characters.
 
         Raises:
             Interrupted: There is no answer yet.
+            NotRecordable: The details are no text, or too long; the deadline has no time zone.
         """
-        return self._waits.interrupt(question, schema, name, deadline)
+        return self._waits.interrupt(question, schema, name, deadline, details)
 
     def sleep_until(self, moment: datetime, *, name: str = "sleep") -> None:
         """Go on at a time; until then the run is given back, and nobody waits.
@@ -334,9 +335,8 @@ class Run:
             RunTaken: Somebody else has the run now.
         """
         self._has_ended = True
-        category = error.category if isinstance(error, AgenticError) else Category.TRANSIENT
-        hidden = self._session.options.discreet
-        about = {"error": hidden(shown(error)), "category": Category(category).value}
+        session = self._session
+        about = said_of(error, session.options.discreet, session.facilities.category_of)
         self._session.write(
             RecordType.FAILED,
             RUN,

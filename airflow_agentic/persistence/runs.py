@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from airflow_agentic.errors import ConfigurationError
 from airflow_agentic.persistence.claims import Claims
+from airflow_agentic.persistence.forgetting import Forgetting
 from airflow_agentic.persistence.history import Event, Moment, When, events, head_of, moment_at
-from airflow_agentic.persistence.integrity import Damage, is_storable, is_whole
+from airflow_agentic.persistence.integrity import Damage, is_storable
 from airflow_agentic.persistence.naming import LONGEST_KEY, check_key
-from airflow_agentic.persistence.ports import Facilities, RunHead, RunQuery, RunStatus, RunStores
-from airflow_agentic.persistence.reading import head_at
+from airflow_agentic.persistence.ports import Facilities, RunHead, RunQuery, RunStores
+from airflow_agentic.persistence.reading import all_heads, head_at
 from airflow_agentic.persistence.recovery import Interventions
 from airflow_agentic.persistence.run import Run
 from airflow_agentic.persistence.session import RunOptions
 from airflow_agentic.persistence.state import StateSchema
-from airflow_agentic.persistence.strategies import MODES, strategy_of
 from airflow_agentic.persistence.transfer import Transfer
 from airflow_agentic.persistence.verification import verified
 from airflow_agentic.persistence.views import RunViews
@@ -49,6 +49,7 @@ class Runs:
         self.by_hand = Interventions(stores, facilities, self._claims)
         self.views = RunViews(stores, self._claims)
         self.transfer = Transfer(stores, facilities, self._claims)
+        self._forgetting = Forgetting(stores, facilities, self._claims)
 
     def open(self, agent: str, key: str | None = None, **changed: Any) -> Run:
         """Open a run; see :class:`Run`.
@@ -84,8 +85,15 @@ class Runs:
         return head_at(self._stores.runs, key)
 
     def find_all(self, query: RunQuery | None = None) -> list[RunHead]:
-        """Return how runs stand; what changed last comes first."""
+        """Return how runs stand, at most as many as the query says; what changed last comes first."""
         return self._stores.runs.heads(query or RunQuery())
+
+    def each(self, query: RunQuery | None = None) -> Iterator[RunHead]:
+        """Yield how runs stand, however many there are: they are read page by page; what changed last comes first.
+
+        What is written meanwhile moves to the front, and may be passed over.
+        """
+        return all_heads(self._stores.runs, query or RunQuery())
 
     def history(self, key: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """Return what happened in a run, in order.
@@ -124,17 +132,12 @@ class Runs:
         Raises:
             RunNotFound: There is none of that key.
         """
-        head = head_of(self._stores, key)
-        if head.status != RunStatus.FINISHED or head.mode not in MODES:
-            return 0
-        if not strategy_of(head.mode).forgets:
-            return 0
-        newest = self._stores.journals.latest_snapshot(key)
-        # Only one of an end says which steps are finished: they must not be done again when their records are forgotten.
-        if newest is None or not is_whole(newest) or "steps" not in self._claims.unpacked(newest.state):
-            return 0
-        return self._stores.journals.prune(key, newest.version)
+        return self._forgetting.prune(key)
 
     def forget(self, key: str) -> bool:
-        """Forget a run whole; return whether there was one."""
-        return self._stores.runs.forget(key)
+        """Forget a run whole, with large data of it that lies elsewhere; return whether there was one.
+
+        Raises:
+            StoreUnavailable: The store, or the place of large data, cannot be reached; the run is still there.
+        """
+        return self._forgetting.forget(key)

@@ -36,12 +36,12 @@ from airflow_agentic.persistence.ports import (
     RunStores,
 )
 from airflow_agentic.persistence.progress import RUN, Past
-from airflow_agentic.persistence.records import STEP_ENDS, RecordType
+from airflow_agentic.persistence.records import FORMAT, STEP_ENDS, RecordType
 from airflow_agentic.persistence.restoring import CHANGES_STATE, base_at
 from airflow_agentic.persistence.strategies import MODES, Written, strategy_of
 from airflow_agentic.persistence.taking import take
 from airflow_agentic.persistence.verification import verified
-from airflow_agentic.security.canonical import canonical
+from airflow_agentic.security.canonical import canonical_and_read
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class _Pending:
     drafts: Sequence[Draft]
     fold: Fold | None
     written: Written
+    ended: int
     is_over: bool
 
 
@@ -116,13 +117,16 @@ class Session:
         )
         self.was_finished = hold.head is not None and hold.head.status == RunStatus.FINISHED
         self.is_replayed = hold.head is not None and not self.was_finished
+        if hold.head is not None and options.task and hold.head.task != options.task:
+            # A fork, or a run that another task began: it is this one now that goes on when it is cleared.
+            self.tell(task=options.task)
         try:
             if hold.head is not None and hold.head.mode in MODES:
                 # As it began: what is kept of it must not depend on who opened it last.
                 self._strategy = strategy_of(hold.head.mode)
             self._past = self._read_past(hold.head)
             type_, about = said_first(hold.head, self._journal.head, options)
-            self._opening = [Draft(type_, RUN, self.encoded(about, "run"))]
+            self._opening = [Draft(str(type_), RUN, self.encoded(about, "run"))]
             if facilities.keeper is not None:
                 facilities.keeper.keep(self._token, options.lease.total_seconds() / 3, self._renewal())
         except BaseException:
@@ -175,8 +179,12 @@ class Session:
         Raises:
             NotRecordable: It is not JSON; the text names the place in it.
         """
+        return self.content_and_read(value, what)[0]
+
+    def content_and_read(self, value: Any, what: str) -> tuple[bytes, Any]:
+        """Return what :meth:`content` does, and the value as it will be read from it; the same errors."""
         try:
-            return canonical(value, what)
+            return canonical_and_read(value, what)
         except ValueError as error:
             raise NotRecordable(f"run {self.key!r}: {error}; only JSON can be kept") from None
 
@@ -226,21 +234,22 @@ class Session:
         """
         with self.lock:
             self._check_can_write()
-            drafts = [*self._opening, *first, Draft(type_, name, data)]
+            # As a text: the hash of a member of an enumeration is a call in Python, and types are looked up time and again.
+            drafts = [*self._opening, *first, Draft(str(type_), name, data)]
             leaving = self.facilities.outgoing(outgoing) if outgoing else ()
             changes = {**_AT_WORK, **self._told, **head}
             is_over = changes["status"] in _OVER
-            pending, state = self._prepared(drafts, type_, content, at_rest=at_rest, is_over=is_over)
-            if ended := sum(draft.type in STEP_ENDS for draft in drafts):
-                changes["done"] = self._past.done + ended
+            pending, state = self._prepared(drafts, content, at_rest=at_rest, is_over=is_over)
+            if pending.ended:
+                changes["done"] = self._past.done + pending.ended
             keep = type_ == RecordType.CHECKPOINT
             try:
-                self._journal.write(drafts, state=state, keep=keep, outgoing=leaving, **changes)
+                version = self._journal.write(drafts, state=state, keep=keep, outgoing=leaving, **changes)
             except BaseException as error:
                 self._failed(pending, error)
                 raise
             self._done(pending)
-            return self._journal.version
+            return version
 
     def write_all(self, drafts: Sequence[Draft]) -> int:
         """Add records that do not change the state; the same errors."""
@@ -328,26 +337,32 @@ class Session:
         if not self._is_open:
             # Somebody was left behind, as by a timeout, and the run goes on without him.
             raise RunTaken(f"the run {self.key!r} was given back; nothing was written", self.key)
-        self._settle()
+        if self._unsettled is not None:
+            self._settle()
         if self._is_over:
             raise ConfigurationError(
                 f"the run {self.key!r} has ended; nothing was written. Open it again to go on with it"
             )
 
     def _prepared(
-        self, drafts: Sequence[Draft], type_: RecordType, content: bytes, *, at_rest: bool, is_over: bool
+        self, drafts: Sequence[Draft], content: bytes, *, at_rest: bool, is_over: bool
     ) -> tuple[_Pending, bytes | None]:
         """Return what is so when the records are written, and the snapshot that goes with them."""
-        before = self._written
-        written = Written(before.records, before.size, before.last_snapshot_bytes)
+        before, type_, fold = self._written, drafts[-1].type, None
+        size, ended = before.size, 0
         for draft in drafts:
-            written.add(draft.data)
-        fold = None
+            size += len(draft.data)
+            ended += draft.type in STEP_ENDS
+        written = Written(before.records + len(drafts), size, before.last_snapshot_bytes)
         if type_ in CHANGES_STATE:
             fold = self._state.after(self._folded(), type_, from_json(content))
         state = None
         if self._strategy.is_due(written, changed=fold is not None, at_rest=at_rest):
-            about = {"state": fold.value if fold else self._folded(), "schema": self.options.schema.version}
+            about = {
+                "state": fold.value if fold else self._folded(),
+                "schema": self.options.schema.version,
+                "format": FORMAT,
+            }
             if type_ == RecordType.FINISHED and self._strategy.forgets:
                 # What must be known when the records are forgotten: finished steps are not done again.
                 past = self._past
@@ -355,7 +370,7 @@ class Session:
                 about["end"] = from_json(content)
             state = self.encoded(about, "state")
             written.snapped(len(state))
-        return _Pending(drafts, fold, written, is_over), state
+        return _Pending(drafts, fold, written, ended, is_over), state
 
     def _done(self, pending: _Pending) -> None:
         """Know that something was written."""

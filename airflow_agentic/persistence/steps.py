@@ -6,23 +6,19 @@ store nobody is exactly-once, so it is named, handled as declared, and every rep
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
-
 from airflow_agentic.errors import (
-    AgenticError,
     AmbiguousStep,
-    Category,
     ConfigurationError,
+    NotRecordable,
     RunNotFound,
     RunTaken,
     StepChanged,
@@ -33,11 +29,12 @@ from airflow_agentic.persistence.fingerprints import arguments_of, code_of, is_o
 from airflow_agentic.persistence.flows import Flows
 from airflow_agentic.persistence.integrity import is_storable
 from airflow_agentic.persistence.journal import Draft
-from airflow_agentic.persistence.naming import numbered, plain, shown
+from airflow_agentic.persistence.naming import numbered, plain, said_of
 from airflow_agentic.persistence.options import OnAmbiguous, OnChange
 from airflow_agentic.persistence.progress import StepTrace
 from airflow_agentic.persistence.records import RecordType
 from airflow_agentic.persistence.session import Session
+from airflow_agentic.persistence.step_data import done_data, intent_data
 from airflow_agentic.persistence.stepping import CURRENT, Ambiguity, Step, StepOptions, current_step
 from airflow_agentic.persistence.suspension import RunSuspended
 
@@ -48,7 +45,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_NAME = 200
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Plan:
     name: str
     options: StepOptions
@@ -59,12 +56,9 @@ class _Plan:
     # What is said in one commit with the next record of the step, so that no crash comes between the two.
     first: list[Draft] = field(default_factory=list)
 
-    @property
-    def about(self) -> dict[str, Any]:
-        return {"code": self.code, "args": self.arguments}
-
 
 _NOTHING: Any = object()
+_NEVER_AWAITED = (str, int, float, dict, list, tuple, type(None))
 
 
 class _UnrecordedError(Exception):
@@ -88,7 +82,7 @@ class Steps:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._names: Counter[str] = Counter()
+        self._names: dict[str, int] = {}
         self._asked: set[str] = set()
         self._going_on = 0
         # Of several threads, that their names are counted one after the other.
@@ -119,15 +113,18 @@ class Steps:
         plan = self._planned(name, options, function, args, kwargs)
         if (found := self._answer(plan)) is not _NOTHING:
             return found
-        with self._doing(plan) as (step, began):
+        step = self._intended(plan)
+        began, token = self._begin(step)
+        try:
             result = function(*args, **kwargs)
-            if inspect.isawaitable(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                raise ConfigurationError(
-                    f"step {plan.name!r} returned something to be awaited: use `await run.astep(…)`"
-                )
+            if not isinstance(result, _NEVER_AWAITED):
+                _refuse_awaitable(plan, result)
             return self._done(plan, step, result, began)
+        except BaseException as error:
+            self._check_broken(plan, error)
+            raise
+        finally:
+            self._end(token)
 
     async def ado(
         self,
@@ -141,9 +138,16 @@ class Steps:
         plan = self._planned(name, options, function, args, kwargs)
         if (found := self._answer(plan)) is not _NOTHING:
             return found
-        with self._doing(plan) as (step, began):
+        step = self._intended(plan)
+        began, token = self._begin(step)
+        try:
             result = function(*args, **kwargs)
             return self._done(plan, step, await result if inspect.isawaitable(result) else result, began)
+        except BaseException as error:
+            self._check_broken(plan, error)
+            raise
+        finally:
+            self._end(token)
 
     def check_all_asked(self) -> None:
         """Refuse to end a run of which a step was left in the middle, and never asked for again.
@@ -171,8 +175,8 @@ class Steps:
                 f"{str(name)[:40]!r}"
             )
         with self._lock:
-            self._names[name] += 1
-            unique = numbered(name, self._names[name])
+            self._names[name] = count = self._names.get(name, 0) + 1
+            unique = numbered(name, count)
             self._asked.add(unique)
             is_beside = bool(self._going_on) or self.flows.is_beside()
         past = self._session.past
@@ -182,7 +186,7 @@ class Steps:
                 f"step {unique!r} of run {self._session.key!r} is finished, and what came of it was forgotten with the other "
                 "records of the finished run: begin a new run, or give the step another name"
             )
-        if trace is None and not is_beside:
+        if trace is None and not is_beside and self._session.is_replayed:
             self._check_came_to(unique)
         return _Plan(
             unique, options, code_of(function), arguments_of(function, args, kwargs), trace, is_beside
@@ -233,7 +237,9 @@ class Steps:
                     'say on_change="keep" for its old result, or on_change="rerun"'
                 )
             about = {"what": what, "decision": on_change}
-            plan.first.append(Draft(RecordType.CHANGED, plan.name, self._session.encoded(about, "step")))
+            plan.first.append(
+                Draft(RecordType.CHANGED.value, plan.name, self._session.encoded(about, "step"))
+            )
             if on_change == "rerun":
                 self._report(plan, on_change, "declared", f"is finished, and its {what} changed")
                 return _NOTHING
@@ -256,7 +262,7 @@ class Steps:
             )
         by = "a person" if trace.decided else "declared"
         about = {"decision": decision, "intended": trace.version, "by": by}
-        plan.first.append(Draft(RecordType.AMBIGUOUS, plan.name, session.encoded(about, "step")))
+        plan.first.append(Draft(RecordType.AMBIGUOUS.value, plan.name, session.encoded(about, "step")))
         self._report(
             plan, decision, by, "died between intent and result, and its effect may have taken place"
         )
@@ -274,8 +280,7 @@ class Steps:
 
     # -- while it is done ------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _doing(self, plan: _Plan) -> Iterator[tuple[Step, float]]:
+    def _intended(self, plan: _Plan) -> Step:
         step = Step(
             self._session.key,
             plan.name,
@@ -283,30 +288,40 @@ class Steps:
             is_repeat=plan.trace is not None,
         )
         if not plan.options.pure:
-            about = {**plan.about, "key": step.idempotency_key, "on_ambiguous": plan.options.on_ambiguous}
-            if plan.is_beside:
-                about["beside"] = True
-            self._write(plan, RecordType.INTENDED, self._session.encoded(about, "step"))
-        began = time.monotonic()
-        token = CURRENT.set(step)
+            self._write(plan, RecordType.INTENDED, self._intent(plan, step.idempotency_key))
+        return step
+
+    def _begin(self, step: Step) -> tuple[float, Token[Step | None]]:
         with self._lock:
             self._going_on += 1
-        try:
-            yield step, began
-        except RunSuspended as suspended:
+        return time.monotonic(), CURRENT.set(step)
+
+    def _end(self, token: Token[Step | None]) -> None:
+        with self._lock:
+            self._going_on -= 1
+        CURRENT.reset(token)
+
+    def _check_broken(self, plan: _Plan, error: BaseException) -> None:
+        """Record how a step broke, or raise what is to be said instead of that."""
+        if isinstance(error, RunSuspended):
             raise ConfigurationError(
-                f"step {plan.name!r} waits ({suspended}): a step cannot wait; wait between steps"
-            ) from suspended
-        except _UnrecordedError as error:
+                f"step {plan.name!r} waits ({error}): a step cannot wait; wait between steps"
+            ) from error
+        if isinstance(error, _UnrecordedError):
             # Its effect took place: it did not fail, and must not be done again without a word.
             raise error.cause from error.cause.__cause__
-        except Exception as error:
+        if isinstance(error, Exception):
             self._broke(plan, error)
-            raise
-        finally:
-            with self._lock:
-                self._going_on -= 1
-            CURRENT.reset(token)
+
+    def _intent(self, plan: _Plan, key: str) -> bytes:
+        how = plan.options.on_ambiguous
+        try:
+            data = intent_data(plan.code, plan.arguments, key, how, is_beside=plan.is_beside)
+        except (TypeError, ValueError):
+            raise NotRecordable(
+                f"step {plan.name!r}: an idempotency key is a text, and has no half characters: not {key!r}"
+            ) from None
+        return self._session.packed(data, "step")
 
     def _done(self, plan: _Plan, step: Step, result: Any, began: float) -> Any:
         try:
@@ -316,22 +331,22 @@ class Steps:
 
     def _recorded_now(self, plan: _Plan, step: Step, result: Any, began: float) -> Any:
         seconds = round(time.monotonic() - began, 6)
-        about = {**plan.about, "result": plain(result), "seconds": seconds}
+        session, what, sent = self._session, f"the result of step {plan.name!r}", b""
         if step.outbox:
-            about["sent"] = [getattr(each, "id", str(each)) for each in step.outbox]
-        what = f"the result of step {plan.name!r}"
-        content = self._session.content(about, what)
-        self._write(plan, RecordType.DONE, self._session.packed(content, what), outgoing=step.outbox)
+            sent = session.content([getattr(each, "id", str(each)) for each in step.outbox], what)
+        said = result if type(result) is str else plain(result)
+        content, read = session.content_and_read(said, f"{what}['result']")
+        data = done_data(plan.code, plan.arguments, content, seconds, sent)
+        self._write(plan, RecordType.DONE, session.packed(data, what), outgoing=step.outbox)
         self.flows.passed(plan.name)
         # As it will be read the next time: what is JSON stays what it is, a tuple becomes a list.
-        return from_json(content)["result"]
+        return read
 
     def _broke(self, plan: _Plan, error: Exception) -> None:
         if isinstance(error, RunTaken) and error.key == self._session.key:
             return  # It is another one's run now.
-        category = error.category if isinstance(error, AgenticError) else Category.TRANSIENT
-        hidden = self._session.options.discreet
-        about = {"error": hidden(shown(error)), "category": Category(category).value}
+        session = self._session
+        about = said_of(error, session.options.discreet, session.facilities.category_of)
         try:
             self._write(plan, RecordType.BROKE, self._session.encoded(about, "step"))
         except StoreUnavailable as away:
@@ -343,6 +358,15 @@ class Steps:
     def _write(self, plan: _Plan, type_: RecordType, data: bytes, **more: Any) -> None:
         self._session.write(type_, plan.name, data, first=plan.first, step=plan.name, **more)
         plan.first.clear()
+
+
+def _refuse_awaitable(plan: _Plan, result: Any) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+    if inspect.isawaitable(result):
+        raise ConfigurationError(
+            f"step {plan.name!r} returned something to be awaited: use `await run.astep(…)`"
+        )
 
 
 def _difference(said: Mapping[str, Any], plan: _Plan) -> str:

@@ -28,15 +28,23 @@ class Interrupted(RunSuspended):
         question: What is asked.
         schema: JSON Schema of the answer; ``None`` for any.
         deadline: When nobody needs to answer any more; ``None`` for never.
+        details: What whoever answers should see, as Markdown; may be empty.
     """
 
     def __init__(
-        self, key: str, name: str, question: str, schema: Mapping[str, Any] | None, deadline: datetime | None
+        self,
+        key: str,
+        name: str,
+        question: str,
+        schema: Mapping[str, Any] | None,
+        deadline: datetime | None,
+        details: str = "",
     ) -> None:
         super().__init__(f"the run {key!r} waits for an answer to {question!r}", key, name)
         self.question = question
         self.schema = schema
         self.deadline = deadline
+        self.details = details
 
 
 class Sleeping(RunSuspended):

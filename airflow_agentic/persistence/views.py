@@ -17,12 +17,12 @@ from airflow_agentic.persistence.glances import Glance, Glances, Together, momen
 from airflow_agentic.persistence.history import Event, head_of
 from airflow_agentic.persistence.ports import IndexEntry, Record, RunHead, RunQuery, RunStatus, RunStores
 from airflow_agentic.persistence.progress import Past
-from airflow_agentic.persistence.records import RecordType, is_known
+from airflow_agentic.persistence.reading import all_heads
+from airflow_agentic.persistence.records import BEGINNINGS, RecordType, is_known
 
 _MOST_READ = 500
 # Records that lie so near each other are read at once.
 _NEAR = 20
-_BEGINNINGS = (RecordType.STARTED, RecordType.RESUMED, RecordType.CONTINUED)
 _WAITS = (RecordType.ASKED, RecordType.WAITING)
 _FAILURES = (RecordType.BROKE, RecordType.FAILED)
 _BY_PEOPLE = (RecordType.SKIPPED, RecordType.STATE_SET, RecordType.INTERVENED, RecordType.ANSWERED)
@@ -94,6 +94,7 @@ class Question:
         schema: JSON Schema of the answer; ``None`` for any.
         deadline: When nobody needs to answer any more, in ISO 8601; ``None`` for never.
         since: When it was asked.
+        details: What whoever answers should see, as Markdown; may be empty.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Question:
     schema: Mapping[str, Any] | None
     deadline: str | None
     since: datetime
+    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class RunView:
 
     Attributes:
         glance: How it stands.
+        tries: How often it was worked on, so that something was written: also each time that it went on after a wait. Of a
+            fork those since it was made.
+        is_begun_before: Whether its first records are forgotten, and it was worked on before, too.
         step_became: Type of the last record of the current step; empty if there is none.
         step_since: When the current step began; ``None`` if none goes on.
         waiting_since: When it began to wait; ``None`` if it does not.
@@ -144,6 +149,8 @@ class RunView:
     """
 
     glance: Glance
+    tries: int = 0
+    is_begun_before: bool = False
     step_became: str = ""
     step_since: datetime | None = None
     waiting_since: datetime | None = None
@@ -175,16 +182,21 @@ class RunViews:
         self._claims = claims
 
     def glances(self, query: RunQuery, now: datetime) -> list[Glance]:
-        """Return how runs stand; what changed last comes first."""
+        """Return how runs stand, at most as many as the query says; what changed last comes first."""
         looking = Glances(self._stores.runs, now)
         return [looking.of(head) for head in self._stores.runs.heads(query)]
 
-    def together(self, correlations: Iterable[str], now: datetime, limit: int = 1_000) -> Together:
-        """Return the runs of DAG runs or conversations, the oldest first."""
+    def each(self, query: RunQuery, now: datetime) -> Iterator[Glance]:
+        """Yield how runs stand, however many there are: they are read page by page, and the query's limit does not count."""
+        looking = Glances(self._stores.runs, now)
+        return (looking.of(head) for head in all_heads(self._stores.runs, query))
+
+    def together(self, correlations: Iterable[str], now: datetime) -> Together:
+        """Return all runs of DAG runs or conversations, the oldest first."""
         found = [
             glance
             for correlation in dict.fromkeys(correlations)
-            for glance in self.glances(RunQuery(correlation=correlation, limit=limit), now)
+            for glance in self.each(RunQuery(correlation=correlation), now)
         ]
         return Together(tuple(sorted(found, key=lambda each: (each.began_at, each.head.stream))))
 
@@ -206,6 +218,8 @@ class RunViews:
         failures = tuple(_failures(events))
         return RunView(
             glance,
+            tries=_tries(index, events),
+            is_begun_before=head.version > 0 and (not index or index[0].version > 1),
             step_became=past.steps[head.step].type if head.step in past.steps else "",
             step_since=events[going_on].at if going_on in events else None,
             waiting_since=_waiting_since(head, index, events),
@@ -238,6 +252,14 @@ class RunViews:
         return Event(record.version, str(record.type), record.at, record.name, said, record.digest.hex())
 
 
+def _tries(index: Sequence[IndexEntry], events: Mapping[int, Event]) -> int:
+    forked = (
+        e.version for e in events.values() if e.type == RecordType.INTERVENED and _text(e, "what") == "forked"
+    )
+    since = max(forked, default=0)
+    return sum(entry.type in BEGINNINGS and entry.version > since for entry in index)
+
+
 def _goes_on(past: Past, step: str) -> bool:
     trace = past.steps.get(step)
     return trace is not None and trace.is_ambiguous
@@ -245,7 +267,7 @@ def _goes_on(past: Past, step: str) -> bool:
 
 def _doubted(past: Past, index: Sequence[IndexEntry], *, is_held: bool) -> list[str]:
     """Return the steps that are ambiguous: while somebody works on the run, those that were begun before that."""
-    began = max((entry.version for entry in index if entry.type in _BEGINNINGS), default=0)
+    began = max((entry.version for entry in index if entry.type in BEGINNINGS), default=0)
     return [
         step
         for step in past.unresolved
@@ -295,6 +317,7 @@ def _questions(past: Past, index: Sequence[IndexEntry], events: Mapping[int, Eve
                 schema if isinstance(schema, dict) else None,
                 None if deadline is None else str(deadline),
                 event.at,
+                _text(event, "details"),
             )
 
 

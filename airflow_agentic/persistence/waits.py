@@ -14,6 +14,9 @@ from airflow_agentic.persistence.session import Session, waits_for
 from airflow_agentic.persistence.stepping import current_step
 from airflow_agentic.persistence.suspension import Interrupted, Sleeping
 
+MOST_DETAILS = 10_000
+"""Details of a question have at most so many characters: a person is to read them."""
+
 
 class Waits:
     """Asks and sleeps. What was asked or said the first time counts, however often the code comes to it again.
@@ -27,7 +30,12 @@ class Waits:
         self._asked: Counter[str] = Counter()
 
     def interrupt(
-        self, question: str, schema: Mapping[str, Any] | None, name: str, deadline: datetime | None
+        self,
+        question: str,
+        schema: Mapping[str, Any] | None,
+        name: str,
+        deadline: datetime | None,
+        details: str,
     ) -> Any:
         """Ask a person; see :meth:`airflow_agentic.persistence.run.Run.interrupt`."""
         session = self._session
@@ -38,15 +46,22 @@ class Waits:
         unique = self._numbered(f"question:{name}")
         if version := session.past.version_of(RecordType.ANSWERED, unique):
             return session.data(version)["answer"]
-        about = {
-            "question": question,
-            "schema": dict(schema) if schema else None,
-            "deadline": deadline.isoformat() if deadline else None,
-        }
-        if not session.past.version_of(RecordType.ASKED, unique):
+        if version := session.past.version_of(RecordType.ASKED, unique):
+            about = session.data(version)
+        else:
+            about = {
+                "question": question,
+                "schema": dict(schema) if schema else None,
+                "deadline": deadline.isoformat() if deadline else None,
+            }
+            if _checked(details):
+                about["details"] = details
             waits = waits_for(kept_text(f"a person: {question}", 500))
             session.write(RecordType.ASKED, unique, session.encoded(about, "question"), **waits)
-        raise Interrupted(session.key, unique, question, schema, deadline)
+        until = datetime.fromisoformat(about["deadline"]) if about["deadline"] else None
+        raise Interrupted(
+            session.key, unique, about["question"], about["schema"], until, about.get("details", "")
+        )
 
     def sleep_until(self, moment: datetime, name: str) -> None:
         """Wait for a time; see :meth:`airflow_agentic.persistence.run.Run.sleep_until`."""
@@ -71,3 +86,16 @@ class Waits:
         with self._session.lock:
             self._asked[name] += 1
             return numbered(name, self._asked[name])
+
+
+def _checked(details: Any) -> str:
+    if not isinstance(details, str):
+        raise NotRecordable(
+            f"the details of a question are a text (Markdown), and not a {type(details).__name__}"
+        )
+    if len(details) > MOST_DETAILS:
+        raise NotRecordable(
+            f"the details of a question have {len(details):,} characters, and at most {MOST_DETAILS:,} are kept: nothing is cut; "
+            "say what matters, and where the rest is"
+        )
+    return details

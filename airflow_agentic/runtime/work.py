@@ -138,7 +138,7 @@ class Workplace:
             facilities=Facilities(
                 guards_of(self.store, self._run, agent_plan.name),
                 self._models,
-                durability(self.store, agent_plan.persistence, agent_plan.definition),
+                durability(self.store, agent_plan.persistence, agent_plan.definition, agent_plan.run_key),
             ),
         )
 
@@ -288,7 +288,10 @@ def workplace(
 
 
 def durability(
-    store: Store, persistence: str | None = None, definition: AgentDefinition | None = None
+    store: Store,
+    persistence: str | None = None,
+    definition: AgentDefinition | None = None,
+    key: str | None = None,
 ) -> Durability:
     """Return how the durable runs of an agent are kept.
 
@@ -296,10 +299,11 @@ def durability(
         store: Where.
         persistence: How; default ``hybrid``.
         definition: The agent; its class may say what its events mean.
+        key: Of the run; default: made of the task, or of the messages.
     """
     kind = definition.agent_class if definition else None
     schema = kind.state_schema if kind else BaseAgent.state_schema
-    return Durability(store.runs_with, store.bus, persistence or "hybrid", schema)
+    return Durability(store.runs_with, store.bus, persistence or "hybrid", schema, key)
 
 
 def identity(context: Context) -> RunIdentity:

@@ -15,9 +15,15 @@ def matches(head: RunHead, query: RunQuery) -> bool:
         and query.agent in (None, head.agent)
         and (not query.statuses or head.status in query.statuses)
         and query.correlation in (None, head.correlation)
+        and (query.after is None or _order(head.place) > _order(query.after))
     )
 
 
 def newest(heads: Iterable[RunHead]) -> list[RunHead]:
     """Return runs in the order of listings: what was written last comes first."""
-    return sorted(heads, key=lambda head: (-head.updated_at_ms, head.stream))
+    return sorted(heads, key=lambda head: _order(head.place))
+
+
+def _order(place: tuple[int, str]) -> tuple[int, str]:
+    at, stream = place
+    return -at, stream

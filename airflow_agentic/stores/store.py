@@ -86,21 +86,29 @@ class Store:
         """The durable runs, to open, look at and change by hand."""
         return self.runs_with()
 
-    def runs_with(self, options: RunOptions | None = None, is_gone: Callable[[str], bool] = is_gone) -> Runs:
+    def runs_with(
+        self,
+        options: RunOptions | None = None,
+        is_gone: Callable[[str], bool] = is_gone,
+        owner: str | None = None,
+    ) -> Runs:
         """Return the durable runs, kept in another way or for somebody who knows more of who is gone.
 
         Args:
             options: How those are kept of which nothing else is said.
             is_gone: Whether an owner of leases is known to be gone.
+            owner: Who works on them; default: as in the leases of messages.
         """
         blobs = self.bus.blobs
         facilities = Facilities(
-            lambda: self.bus.owner,
+            lambda: owner or self.bus.owner,
             self.bus.outgoing,
             blobs.put if blobs else None,
             blobs.get if blobs else None,
             is_gone,
             KEEPER,
+            lambda error: self.guard_options.classifier.failure(error).category,
+            blobs.delete if blobs else None,
         )
         return Runs(self.run_stores, facilities, options)
 

@@ -23,7 +23,8 @@ def on_message(
 
     By default the event says that messages wait, and the DAG handles them: ``RunAgentOperator(mailbox="reviewer")``. With
     ``deliver`` each message is an event of its own, acked when Airflow has stored it, and the DAG finds it with
-    ``airflow_agentic.runtime.started_by``.
+    ``airflow_agentic.runtime.started_by``. Not for bursts: events that Airflow 3.3.2 stores while it is about to start a DAG
+    run wait for the next event of the asset.
 
     Args:
         mailbox: Which.

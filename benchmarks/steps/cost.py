@@ -13,7 +13,7 @@ from benchmarks.bus.servers import postgres
 from benchmarks.steps.contender import LARGE, SETTLED, Contender, Size, ready, trials
 from benchmarks.steps.ours import EMIT, PURE, STEP, modes, usual
 from benchmarks.steps.peers import DBOS, LANGGRAPH, Dbos, LangGraphOnPostgresql, LangGraphOnSqlite
-from benchmarks.steps.raw import RAW_POSTGRESQL, RAW_SQLITE, RawPostgresql, RawSqlite
+from benchmarks.steps.raw import RAW_POSTGRESQL, RAW_SQLITE, RawHead, RawPostgresql, RawSqlite
 
 # Times a raw commit of the same bytes.
 _SMALL, _LARGE = {PURE: 2.0, STEP: 3.0, EMIT: 2.0}, {PURE: 2.2, EMIT: 2.2}
@@ -25,6 +25,8 @@ def on_sqlite(plan: Plan, size: Size) -> Section:
     section = Section(f"SQLite, WAL, synchronous=FULL: a durable step that returns {size.name}; one worker")
     contenders: list[Contender] = [
         RawSqlite(plan.folder / "raw.db"),
+        RawHead(plan.folder / "head.db", 1),
+        RawHead(plan.folder / "heads.db", 2),
         *usual(lambda name: f"sqlite:///{plan.folder / name}.db"),
         LangGraphOnSqlite(plan.folder / "langgraph.db"),
         Dbos(f"sqlite:///{plan.folder / 'dbos.db'}"),

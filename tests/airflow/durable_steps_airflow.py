@@ -26,11 +26,14 @@ class Person(threading.Thread):
 
     def run(self) -> None:
         until = time.monotonic() + 90
-        while self.answers and time.monotonic() < until:
+        while time.monotonic() < until:
             # The file of the metadata may be locked for a moment.
             with contextlib.suppress(OperationalError):
                 self._look()
             time.sleep(0.2)
+            if not self.answers:
+                # Until it is sure that the last one is not written over.
+                until = min(until, time.monotonic() + 1)
 
     def _look(self) -> None:
         from airflow.models.hitl import HITLDetail
@@ -45,6 +48,13 @@ class Person(threading.Thread):
             if (ti := query.first()) is None:
                 return
             detail = session.query(HITLDetail).filter_by(ti_id=ti.id).one()
+            if detail.response_received:
+                # Who parks a task in process may write its state over that of an answer at the same moment: say it again.
+                event = TriggerEvent(detail.as_resume_event_payload())
+                handle_event_submit(event, task_instance=ti, session=session)
+                return
+            if not self.answers:
+                return
             option, fields = self.answers[0]
             seen = {
                 "subject": detail.subject, "body": detail.body, "options": list(detail.options),

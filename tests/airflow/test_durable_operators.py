@@ -241,6 +241,51 @@ class TestPeople:
         assert (run.state, run.xcom("ask")) == ("success", {"said": {"approve": True, "limit": 5}})
         assert [list(each["params"]) for each in asked] == [["approve", "limit", "note"]] * 2
 
+    def test_the_details_are_on_the_page_each_time_and_no_error_is_logged(
+        self, run_dag, store, effects, capfd
+    ):
+        self.asking(effects, {"type": "integer"}, details="`KeyError`, see [log](http://airflow/log)")
+        answers = ("Answer", {"answer": None}), ("Answer", {"answer": 5})
+        run, asked = self.run(run_dag, "asks_with_details", *answers)
+        assert (run.state, run.xcom("ask")) == ("success", {"said": 5})
+        line = f"Run `{only(store).stream}` waits for the answer."
+        assert [each["body"] for each in asked] == [
+            f"`KeyError`, see [log](http://airflow/log)\n\n{line}"
+        ] * 2
+        said = capfd.readouterr()
+        assert "XCom not found" not in said.out + said.err
+
+    def test_each_mapped_task_has_its_own_first_question(self, run_dag, store, effects):
+        @agent("asker")
+        def asker(task: int, ctx: AgentContext) -> list:
+            return [
+                ctx.interrupt(f"{task}: first?"),
+                ctx.interrupt(f"{task}: second?", schema={"type": "string"}),
+            ]
+
+        with DAG("asks_mapped") as dag_:
+            RunAgentOperator.partial(task_id="ask", agent="asker").expand(task=[1, 2])
+        person = Person(dag_.dag_id, *[("Answer", {"answer": "one"})] * 2)
+        person.start()
+
+        def answer_elsewhere():
+            until = time.monotonic() + 60
+            answered = set()
+            while time.monotonic() < until and len(answered) < 2:
+                for head in store.runs.find_all():
+                    if "second?" in head.waiting and head.stream not in answered:
+                        store.runs.by_hand.answer(head.stream, "question#2", "two", actor="bob")
+                        answered.add(head.stream)
+                time.sleep(0.1)
+
+        other = threading.Thread(target=answer_elsewhere)
+        other.start()
+        run = run_dag(dag_)
+        other.join()
+        person.join()
+        assert run.state == "success"
+        assert sorted(each["subject"] for each in person.asked) == ["1: first?", "2: first?"]
+
     def test_other_schemas_are_answered_as_json(self, run_dag, store, effects):
         self.asking(effects, {"type": "array", "items": {"type": "integer"}})
         run, _ = self.run(run_dag, "asks_json", ("Answer", {"answer": "[1, 2]"}))
@@ -388,6 +433,20 @@ class TestPersistence:
         assert run_dag(dag_).state == "success"
         modes = {head.stream.rpartition("/")[2]: head.mode for head in store.runs.find_all()}
         assert modes == {"by_file": "events", "by_dag": "snapshot"}
+
+    def test_that_of_messages_is_said_at_the_task_that_handles_them(self, run_dag, store, effects):
+        store.bus.send(Message(source="shop", recipient="orders", data=7, id="m"))
+        with DAG("handles") as dag_:
+
+            @task.on_message(mailbox="orders", persistence="events")
+            def ship(message, ctx):
+                ctx.step("ship", effects.do, message.data)
+
+            ship()
+        assert run_dag(dag_).state == "success"
+        assert (effects, only(store).mode) == ([7], "events")
+        with DAG("mistaken"), pytest.raises(ConfigurationError, match=r"no persistence 'event'.*events"):
+            task.on_message(task_id="ship", mailbox="orders", persistence="event")(lambda message: None)()
 
     def test_what_there_is_not_is_refused_when_the_dag_is_parsed(self):
         @agent("payer")

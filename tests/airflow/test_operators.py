@@ -248,7 +248,7 @@ def test_a_message_over_the_limit_fails_the_task_at_once_and_names_the_way_out(r
     assert store.bus.stats("inbox").total == 0
 
 
-def test_killing_the_task_shuts_the_agent_down():
+def test_killing_the_task_shuts_the_agent_down(store_url):
     ended = []
 
     class Slow(BaseAgent[int, int]):
@@ -263,16 +263,12 @@ def test_killing_the_task_shuts_the_agent_down():
         operator = RunAgentOperator(task_id="slow", agent=Slow, task=1)
     from airflow_agentic import runtime
     from airflow_agentic.agents import RunIdentity
-    from airflow_agentic.stores import open_store
+    from airflow_agentic.operators.working import Go, Work
 
-    with open_store("memory://") as memory:
-        place = runtime.Workplace(memory, runtime.project(), RunIdentity("d", "r", "t"))
-        plan = runtime.plan(operator.agent, None, operator.chosen())
-        operator._working = place.agent(plan)
-        operator._runner = place.runner(operator._working, plan)
-        operator._runner.run_task(1)
+    plan = runtime.plan(operator.agent, None, operator.chosen())
+    operator._go = Go(Work(plan, 1), RunIdentity("d", "r", "t"))
+    assert operator._go.done().was_stopped
     assert ended == [("processing", "the task was killed")]
-    assert operator._runner.stopping
 
 
 class Echo(HttpAgent[dict, dict]):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import filterfalse, islice
 
 from airflow_agentic.cli.checks.finding import Finding, Result
 from airflow_agentic.cli.checks.work import ABANDONED_SECONDS
@@ -16,7 +17,7 @@ from airflow_agentic.stores import Store
 
 CHECK = "runs"
 
-_LIMIT = 10_000
+_LEFT = (RunStatus.WAITING, RunStatus.FAILED, RunStatus.RUNNING)
 _NAMED = 5
 # Of so many the journals are read.
 _READ = 200
@@ -24,7 +25,7 @@ _READ = 200
 
 def journals(store: Store) -> Finding:
     """Look for runs in quarantine."""
-    damaged = _found(store, RunStatus.QUARANTINED)
+    damaged = [*_each(store, RunStatus.QUARANTINED)]
     if not damaged:
         return Finding("journals", Result.OK, "no run is in quarantine")
     first = damaged[0].head
@@ -42,8 +43,7 @@ def ambiguous(store: Store) -> Finding:
     """Look for steps about which a person has to decide."""
     asking = [
         (glance, doubt)
-        for glance in _found(store, RunStatus.WAITING, RunStatus.FAILED, RunStatus.RUNNING)[:_READ]
-        if not glance.is_held
+        for glance in islice(filterfalse(_is_held, _each(store, *_LEFT)), _READ)
         for doubt in store.runs.views.of(glance.head.stream, glance.now).ambiguous
         if doubt.declared == "ask"
     ]
@@ -62,7 +62,7 @@ def ambiguous(store: Store) -> Finding:
 
 def stale(store: Store) -> Finding:
     """Look for runs whose worker is gone, and that nobody took over."""
-    running = _found(store, RunStatus.RUNNING)
+    running = [*_each(store, RunStatus.RUNNING)]
     left = [each for each in running if each.is_stale and _seconds(each) > ABANDONED_SECONDS]
     if not left:
         return Finding(CHECK, Result.OK, f"{count(len(running), 'run')} being worked on, none left behind")
@@ -77,8 +77,12 @@ def stale(store: Store) -> Finding:
     )
 
 
-def _found(store: Store, *statuses: RunStatus) -> list[Glance]:
-    return store.runs.views.glances(RunQuery(statuses=statuses, limit=_LIMIT), datetime.now(UTC))
+def _each(store: Store, *statuses: RunStatus) -> Iterator[Glance]:
+    return store.runs.views.each(RunQuery(statuses=statuses), datetime.now(UTC))
+
+
+def _is_held(glance: Glance) -> bool:
+    return glance.is_held
 
 
 def _seconds(glance: Glance) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -46,11 +47,10 @@ from airflow_agentic.persistence.ports import Append, Facilities, RunStores
 from airflow_agentic.stores import Store
 from airflow_agentic.stores.memory import MemoryJournals
 
-MOST = 100_000
-"""So many runs are looked at, at most."""
-
+_LISTED = 100
 _FOLLOWED = 1_000
 _DATA_WIDTH = 100
+_OPEN_SHOWN = 20
 _OPEN = (DeliveryState.READY, DeliveryState.LEASED)
 _INTERRUPTED = 130
 _LOOKED_FOR = (
@@ -72,19 +72,25 @@ _FINGERPRINTS = frozenset({"code", "args"})
 @command
 def list_runs(args: Namespace) -> None:
     """List runs; what changed last comes first."""
+    if args.all and args.limit:
+        raise InvalidOption("give --limit or --all, not both")
+    limit = args.limit or _LISTED
     query = RunQuery(
         prefix=args.prefix,
         agent=args.agent,
         statuses=tuple(map(RunStatus, args.status or ())),
         correlation=args.correlation,
-        limit=args.limit + 1,
+        limit=limit + 1,
     )
     with opened(args) as store:
-        found = store.runs.views.glances(query, datetime.now(UTC))
-    shown = found[: args.limit]
+        views, now = store.runs.views, datetime.now(UTC)
+        found = [*views.each(query, now)] if args.all else views.glances(query, now)
+    shown = found if args.all else found[:limit]
     listing(args.output, [glance_data(each) for each in shown], [glance_row(each) for each in shown])
-    if len(found) > args.limit:
-        note(f"showing the {args.limit:,} that changed last; --limit shows more")
+    if len(found) > len(shown):
+        note(
+            f"showing the {limit:,} that changed last, and there are more: a higher --limit shows them, or --all"
+        )
     elif not found:
         note("there is no such run" if _is_narrowed(args) else "no run was recorded yet")
 
@@ -102,7 +108,7 @@ def show_run(args: Namespace) -> None:
             "data": "included" if archive.has_data else "left out",
             "left_out": left_out,
         }
-        single(args.output, data, lambda: _without_commands(view_lines(view, args)))
+        single(args.output, data, lambda: view_lines(view, None))
         return
     _require_named(args)
     with opened(args) as store:
@@ -121,7 +127,10 @@ def show_run(args: Namespace) -> None:
         listing(args.output, [], [_task_row(each) for each in map(glance_row_of, together.runs)])
         if messages:
             say("", f"{count(len(messages), 'message')} on the way")
-            listing(args.output, [], [{"mailbox": each.mailbox, **as_row(each, now)} for each in messages])
+            shown = messages[:_OPEN_SHOWN]
+            listing(args.output, [], [{"mailbox": each.mailbox, **as_row(each, now)} for each in shown])
+            if rest := len(messages) - len(shown):
+                note(completed(f"and {rest:,} more: `{_trace(args.key)}` shows all of them", args))
 
 
 @command
@@ -184,14 +193,13 @@ def verify_runs(args: Namespace) -> None:
             checked, damages = 1, list(archive.damages())
     else:
         with opened(args) as store:
-            keys = (
-                [args.key]
-                if args.key
-                else [head.stream for head in store.runs.find_all(RunQuery(limit=MOST))]
-            )
             if args.key:
                 _require(store, args.key)
-            checked, damages = len(keys), [damage for key in keys for damage in store.runs.verify(key)]
+            checked, damages = 0, []
+            for key in [args.key] if args.key else (head.stream for head in store.runs.each()):
+                with contextlib.suppress(RunNotFound):  # forgotten meanwhile
+                    damages += store.runs.verify(key)
+                    checked += 1
     if damages or args.output != "table":
         listing(
             args.output, [_damage_data(each) for each in damages], [_damage_data(each) for each in damages]
@@ -246,10 +254,25 @@ def _unknown(store: Store, key: str) -> RunNotFound:
     known = [head.stream for head in store.runs.find_all(RunQuery(limit=_FOLLOWED))]
     near = difflib.get_close_matches(key, known, n=3)
     meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    ways = "`airflow agentic runs list` shows which there are"
+    if _names_dag_run(key):
+        ways = (
+            f"Only tasks whose agents take durable steps have runs: `{_trace(key)}` shows what a DAG run sent and handled, "
+            "`airflow agentic runs list` which runs there are"
+        )
     return RunNotFound(
-        f"there is no run {key!r} in this store, and none that belongs to such a DAG run or conversation. {meant}"
-        "`airflow agentic runs list` shows which there are"
+        f"there is no run {key!r} in this store, and none that belongs to such a DAG run or conversation. {meant}{ways}"
     )
+
+
+def _names_dag_run(identifier: str) -> bool:
+    """Whether this looks like ``dag_id:run_id``. Keys of runs have a slash before the colon of a time, if they have one."""
+    dag_id, colon, run_id = identifier.partition(":")
+    return bool(dag_id and colon and run_id) and "/" not in dag_id
+
+
+def _trace(identifier: str) -> str:
+    return f"airflow agentic messages trace {shlex.quote(identifier)}"
 
 
 @contextlib.contextmanager
@@ -277,15 +300,6 @@ def read_file(path: str) -> Archive:
             return read_archive(file)
     except OSError as error:
         raise InvalidOption(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _without_commands(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the lines up to those that say what to do: with an archive nothing can be done."""
-    for line in lines:
-        if line == "What to do":
-            return
-        if "airflow agentic runs" not in line:
-            yield line
 
 
 def _is_narrowed(args: Namespace) -> bool:

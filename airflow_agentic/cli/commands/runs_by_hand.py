@@ -23,7 +23,6 @@ from airflow_agentic.persistence.records import RecordType
 from airflow_agentic.persistence.views import RunView
 from airflow_agentic.stores import Store
 
-_QUESTION = "question:"
 _LONGEST = 500
 
 
@@ -95,18 +94,8 @@ def set_state(args: Namespace) -> None:
 def answer_question(args: Namespace) -> None:
     """Answer what a run asks."""
     answer = parsed(args.answer, "the answer")
-
-    def say(runs: Runs) -> int:
-        view = runs.views.of(args.key, datetime.now(UTC))
-        asked = {each.name: each for each in view.questions}
-        name = args.question if args.question in asked else f"{_QUESTION}{args.question}"
-        if name not in asked:
-            raise RunNotFound(_not_asked(view, args))
-        if schema := asked[name].schema:
-            _check_answer(answer, schema)
-        return runs.by_hand.answer(args.key, name, answer, actor=args.actor or getuser())
-
-    _change(args, say)
+    actor = args.actor or getuser()
+    _change(args, lambda runs: runs.by_hand.answer(args.key, args.question, answer, actor=actor))
 
 
 @command
@@ -117,9 +106,9 @@ def fork_run(args: Namespace) -> None:
     with opened(args) as store:
         at = None if args.at is None else _moment(store, args.key, args.at)
         key = store.runs.by_hand.fork(args.key, at=at, to=args.to, **changed, **_who(args))
-        head = store.runs.find(key)
+        head, task = store.runs.find(key), task_named(store.runs.find(args.key).task)
         _print(store.runs, key, args)
-    note(f"{args.key!r} stays as it is. {_how_to_open(head)}")
+    note(f"{args.key!r} stays as it is. {_how_to_open(head)}{_how_a_task_opens(key, task)}")
 
 
 def parsed(text: str, what: str) -> Any:
@@ -202,6 +191,18 @@ def _how_to_open(head: RunHead) -> str:
     return f"Whoever opens it goes on: store.run({head.agent!r}, key={head.stream!r})"
 
 
+def _how_a_task_opens(key: str, task: TaskName | None) -> str:
+    """Return how the task that the old run belongs to goes on with another one."""
+    if task is None:
+        return ""
+    conf = shlex.quote(json.dumps({"run_key": key}, ensure_ascii=False))
+    return (
+        f". So does a task RunAgentOperator(…, run_key={key!r}); if task {task.task_id!r} has "
+        'run_key="{{ params.run_key }}", the next DAG run is told: '
+        f"airflow dags trigger {shlex.quote(task.dag_id)} --conf {conf}"
+    )
+
+
 def _how_it_goes_on(head: RunHead, args: Namespace) -> str:
     if head.status == RunStatus.FINISHED:
         return "The run is finished, and does not go on by itself"
@@ -211,26 +212,6 @@ def _how_it_goes_on(head: RunHead, args: Namespace) -> str:
         now = suggestion("resume", args.key, args, "--clear --reason 'why'")
         return f"It goes on with the next try of its task, or now: {now}"
     return _how_to_open(head)
-
-
-def _not_asked(view: RunView, args: Namespace) -> str:
-    open_ones = ", ".join(each.name.removeprefix(_QUESTION) for each in view.questions)
-    said = f"It asks: {open_ones}" if open_ones else "It asks nothing that nobody answered"
-    return f"run {args.key!r} does not ask {args.question!r} now. {said}"
-
-
-def _check_answer(answer: Any, schema: Any) -> None:
-    import jsonschema  # type: ignore[import-untyped]  # Airflow brings it
-
-    try:
-        jsonschema.validate(answer, schema)
-    except jsonschema.ValidationError as error:
-        where = "".join(f"[{part!r}]" for part in error.absolute_path)
-        raise InvalidOption(
-            f"the answer{where} does not fit what is asked for: {error.message}; the schema is {json.dumps(schema)}"
-        ) from None
-    except jsonschema.SchemaError:
-        note("the schema of the question is no JSON Schema: the answer is not checked")
 
 
 def _moment(store: Store, key: str, text: str) -> When:

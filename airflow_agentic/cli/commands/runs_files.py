@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from argparse import Namespace
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from airflow.utils.platform import getuser
 
 from airflow_agentic.cli.access import opened
 from airflow_agentic.cli.command import command, recorded
-from airflow_agentic.cli.commands.runs import MOST, read_file
+from airflow_agentic.cli.commands.runs import read_file
 from airflow_agentic.cli.output import count, listing, note, single
 from airflow_agentic.cli.runs import glance_data, glance_row
 from airflow_agentic.errors import InvalidOption, RunTaken
@@ -68,23 +68,23 @@ def prune_runs(args: Namespace) -> None:
     if args.whole and args.older_than is None and args.keep is None:
         raise InvalidOption("--whole forgets runs: say which stay, with --older-than or --keep")
     with opened(args) as store:
-        heads = store.runs.find_all(RunQuery(agent=args.agent, statuses=(RunStatus.FINISHED,), limit=MOST))
-        chosen = list(_chosen(heads, args.older_than or timedelta(0), args.keep or 0, datetime.now(UTC)))
+        heads = store.runs.each(RunQuery(agent=args.agent, statuses=(RunStatus.FINISHED,)))
+        chosen, looked_at = _chosen(heads, args.older_than or timedelta(0), args.keep or 0, datetime.now(UTC))
         if args.whole and chosen and not args.yes:
             _confirm(f"Forget {count(len(chosen), 'finished run')}, whole?")
         records, forgotten = 0, 0
-        for head in chosen:
+        for key in chosen:
             if args.whole:
-                forgotten += store.runs.forget(head.stream)
+                forgotten += store.runs.forget(key)
             else:
-                pruned = store.runs.prune(head.stream)
+                pruned = store.runs.prune(key)
                 records, forgotten = records + pruned, forgotten + bool(pruned)
-    answer = {"runs": forgotten, "events": records, "whole": args.whole, "looked_at": len(heads)}
+    answer = {"runs": forgotten, "events": records, "whole": args.whole, "looked_at": looked_at}
     what = "forgot" if args.whole else f"forgot {count(records, 'event')} of"
     single(
         args.output,
         answer,
-        lambda: [f"{what} {count(forgotten, 'run')}; {len(heads):,} finished ones were looked at"],
+        lambda: [f"{what} {count(forgotten, 'run')}; {looked_at:,} finished ones were looked at"],
     )
     if not forgotten and chosen and not args.whole:
         note("runs of persistence hybrid and events keep all their events; --whole forgets runs")
@@ -112,13 +112,15 @@ def forget_run(args: Namespace) -> None:
 # -- inside --------------------------------------------------------------------------------------------------
 
 
-def _chosen(heads: list[RunHead], older: timedelta, keep: int, now: datetime) -> Iterator[RunHead]:
-    """Yield those that are old enough, and not among the newest of their agent."""
-    seen: dict[str, int] = defaultdict(int)
+def _chosen(heads: Iterator[RunHead], older: timedelta, keep: int, now: datetime) -> tuple[list[str], int]:
+    """Return the keys of those that are old enough, and not among the newest of their agent; and how many there are."""
+    seen: Counter[str] = Counter()
+    chosen = []
     for head in heads:
         seen[head.agent] += 1
         if seen[head.agent] > keep and now - moment(head.updated_at_ms) >= older:
-            yield head
+            chosen.append(head.stream)
+    return chosen, seen.total()
 
 
 def _confirm(question: str) -> None:

@@ -115,7 +115,12 @@ class RedisJournals:
 
     def heads(self, query: RunQuery) -> list[RunHead]:
         """See the port."""
-        asked = (query.prefix, query.agent or "", query.correlation or "")
+        asked = (
+            query.prefix,
+            query.agent or "",
+            query.correlation or "",
+            query.after[1] if query.after else "",
+        )
         if query.limit < 1 or not all(map(is_storable, asked)):
             return []
         pages = self._named(query)
@@ -175,7 +180,8 @@ class RedisJournals:
         """Return the names of the runs that come first among those of an agent and of some statuses."""
         of = "" if query.agent is None else f":{query.agent}"
         sets = [f"{status}{of}" for status in dict.fromkeys(map(str, query.statuses or RunStatus))]
-        rows = self._server.run(NEWEST_RUNS, query.limit, len(sets), *sets)
+        after = (1, -query.after[0], query.after[1]) if query.after else (0,)
+        rows = self._server.run(NEWEST_RUNS, query.limit, *after, len(sets), *sets)
         timed = [zip(map(int, row[1::2]), row[::2], strict=True) for row in rows]
         return [name for _, name in heapq.nsmallest(query.limit, heapq.merge(*timed))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,11 +19,9 @@ from airflow_agentic.persistence.ports import (
     SnapshotRecord,
 )
 from airflow_agentic.stores.sql.clock import to_ms
-from airflow_agentic.stores.sql.database import SqlDatabase
+from airflow_agentic.stores.sql.database import Said, SqlDatabase
 from airflow_agentic.stores.sql.messages import SqlMessages
-from airflow_agentic.stores.sql.runs import MOST_VERSION, listing, statements_of
-
-_MINUTE_MS = 60_000
+from airflow_agentic.stores.sql.runs import MINUTE_MS, MOST_VERSION, listing, statements_of
 
 
 class _ElsewhereError(Exception):
@@ -47,8 +45,9 @@ class SqlJournals:
 
     def append(self, write: Append) -> bool:
         """See the port."""
-        if self._db.dialect.takes_arrays and not write.outgoing:
-            return self._append_at_once(write)
+        if not write.outgoing:
+            at_once = self._db.dialect.takes_arrays
+            return self._append_at_once(write) if at_once else self._append_in_turn(write)
         try:
             self._db.committed(functools.partial(self._append, write))
         except _ElsewhereError:
@@ -121,67 +120,57 @@ class SqlJournals:
 
     def _append_at_once(self, write: Append) -> bool:
         """Append in one statement, where the values of many rows come as one parameter a column: a server is asked once."""
-        records = write.records
-        values = {
-            **_values(write),
-            "v": [each.version for each in records],
-            "t": [str(each.type) for each in records],
-            "a": [each.at_ms for each in records],
-            "n": [each.name for each in records],
-            "d": [each.digest for each in records],
-            "x": [each.data for each in records],
-        }
+        rows = [
+            (each.version, str(each.type), each.at_ms, each.name, each.digest, each.data)
+            for each in write.records
+        ]
+        several = len(rows) > 1
+        # An array takes the driver ten times as long as the one value that is in it.
+        columns = map(list, zip(*rows, strict=True)) if several else rows[0]
+        values = {**_values(write), **dict(zip("vtandx", columns, strict=True))}
         if write.snapshot is not None:
             values |= {f"s_{name}": value for name, value in _snapshot(write.snapshot).items()}
-        statement = self._sql.at_once[bool(write.expected), write.snapshot is not None]
+        statement = self._sql.at_once[bool(write.expected), write.snapshot is not None, several]
         return bool(self._db.fetch(statement, values))
+
+    def _append_in_turn(self, write: Append) -> bool:
+        rest = self._behind_head(write)
+        return any(self._db.change(head, rest) for head in self._heads(write))
 
     def _append(self, write: Append) -> None:
         if self._db.dialect.takes_arrays:
-            if not self._append_at_once(write):
-                raise _ElsewhereError
+            is_done = self._append_at_once(write)
         else:
-            self._append_one_by_one(write)
-        if write.outgoing:
-            self._messages.insert(write.outgoing)
-
-    def _append_one_by_one(self, write: Append) -> None:
-        values = _values(write)
-        rows = self._db.fetch(self._sql.advance if write.expected else self._sql.begin, values)
-        if not rows:
+            is_done = any(self._db.execute(*head) for head in self._heads(write))
+            for said in self._behind_head(write) if is_done else ():
+                self._db.execute(*said)
+        if not is_done:
             raise _ElsewhereError
-        run_id, *listed = rows[0]
-        if listed != [values["status"], values["updated_minute"]]:
-            # What is in the indexes is written only when it changes: each of them is a page more to write.
-            self._db.execute(self._sql.relist, {**values, "run_id": run_id})
-        self._insert(run_id, write.records)
-        if write.snapshot is not None:
-            about = {"run_id": run_id, **_snapshot(write.snapshot)}
-            self._db.execute(self._sql.drop_snapshots, about)
-            self._db.execute(self._sql.keep_snapshot, about)
+        self._messages.insert(write.outgoing)
 
-    def _insert(self, run_id: int, records: Sequence[Record]) -> None:
-        rows = [
-            {
-                "run_id": run_id,
-                "version": each.version,
-                "type": str(each.type),
-                "at": each.at_ms,
-                "name": each.name,
-                "digest": each.digest,
-                "data": each.data,
-            }
-            for each in records
-        ]
-        if len(rows) == 1:
-            self._db.execute(self._sql.record, rows[0])
-        else:
-            self._db.execute_many(self._sql.record, rows)
+    def _heads(self, write: Append) -> Iterator[Said]:
+        """Yield what changes the head: the first that changes a row has done it."""
+        if not write.expected:
+            yield self._sql.begin, _values(write)
+            return
+        # Nearly always the indexes stay as they are.
+        yield self._sql.advance_quietly, _changed(write)
+        yield self._sql.advance, _values(write)
+
+    def _behind_head(self, write: Append) -> list[Said]:
+        stream, said = write.head.stream, list[Said]()
+        for each in write.records:
+            values = stream, each.version, str(each.type), each.at_ms, each.name, each.digest, each.data
+            said.append((self._sql.record, values))
+        if write.snapshot is not None:
+            about = {"stream": stream, **_snapshot(write.snapshot)}
+            said += [(self._sql.drop_snapshots, about), (self._sql.keep_snapshot, about)]
+        return said
 
     def _prune(self, stream: str, through: int) -> int:
         rows = self._db.fetch(self._sql.number, {"stream": stream})
-        values = {"run_id": rows[0][0] if rows else -1, "version": through}
-        if not self._db.execute(self._sql.keep_base, values):
+        values = {"stream": stream, "version": through}
+        if not rows or not self._db.execute(self._sql.keep_base, values):
             return 0
         self._db.execute(self._sql.drop_snapshots, values)
         return self._db.execute(self._sql.drop_records, values)
@@ -217,9 +206,18 @@ def _values(write: Append) -> dict[str, Any]:
         "lease_until": head.lease_until_ms,
         "created_at": head.created_at_ms,
         "updated_at": head.updated_at_ms,
-        "updated_minute": head.updated_at_ms // _MINUTE_MS,
+        "updated_minute": head.updated_at_ms // MINUTE_MS,
         "expected": write.expected,
     }
+
+
+def _changed(write: Append) -> tuple[Any, ...]:
+    head = write.head
+    return (
+        head.mode, head.task and _kept(head.task), head.version, head.digest, _kept(head.step), head.done, head.total,
+        head.waiting and _kept(head.waiting), head.error and _kept(head.error), head.category, head.lease_until_ms,
+        head.updated_at_ms, head.stream, write.expected, head.owner, str(head.status), head.updated_at_ms // MINUTE_MS,
+    )  # fmt: skip
 
 
 def _snapshot(snapshot: SnapshotRecord) -> dict[str, Any]:
@@ -248,11 +246,15 @@ def _kept(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    # What is no UTF-8 any more must not look like what it was.
+    # What is no UTF-8 any more must not look like what it was. A journal is long: what nearly all values are comes first.
+    if type(value) is bytes:
+        return value.decode(errors="surrogateescape")
     return value if isinstance(value, str) else _bytes(value).decode(errors="surrogateescape")
 
 
 def _bytes(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     # Columns of SQLite keep whatever somebody puts there.

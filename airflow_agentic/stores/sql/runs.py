@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,14 +22,14 @@ HEAD = (
 MOST_VERSION = 2**31 - 1
 """The number of a record is that of its run, and in the lower 31 bits its version."""
 
+MINUTE_MS = 60_000
+
 _SPAN = MOST_VERSION + 1
 _CHANGED = (
     "mode", "task", "version", "digest", "step", "done", "total", "waiting", "error", "category", "lease_until",
     "updated_at",
 )  # fmt: skip
-_LISTED = ("status", "updated_minute")
 _OF = f"(SELECT run_id FROM agentic_run WHERE stream = :stream) * {_SPAN}"
-_BEGUN = f":run_id * {_SPAN}"
 _VERSION = f"event_id & {MOST_VERSION} AS version"
 
 
@@ -37,12 +38,13 @@ class Statements:
     """What runs say to a database.
 
     Attributes:
-        begin: A new head; returns its number, status and minute, or no row if there is one of that stream.
-        advance: A head that is as expected; returns the same as it was before, or no row.
-        relist: Status and minute of a head, where ``advance`` leaves them.
-        record: One record.
-        at_once: Head, records and snapshot in one statement, where values can come as arrays: by whether there is a head
-            already, and whether there is a snapshot.
+        begin: A new head; changes no row if there is one of that stream.
+        advance: A head that is as expected; changes no row if it is not.
+        advance_quietly: The same, if what is in the indexes stays as it is: each of them is a page more to write. By position;
+            see ``SqlJournals``.
+        record: One record. By position.
+        at_once: Head, records and snapshot in one statement, where one can feed another: by whether there is a head already,
+            whether there is a snapshot, and whether there are several records, which come as arrays.
         read: Records.
         index: Their types and names.
         snapshot: The newest snapshot.
@@ -59,9 +61,9 @@ class Statements:
 
     begin: str
     advance: str
-    relist: str
+    advance_quietly: str
     record: str
-    at_once: Mapping[tuple[bool, bool], str]
+    at_once: Mapping[tuple[bool, bool, bool], str]
     read: str
     index: str
     snapshot: str
@@ -79,27 +81,27 @@ class Statements:
 @functools.cache
 def statements_of(dialect: Dialect) -> Statements:
     """Return the statements for a database."""
-    begin, advance = _begin(), _advance(dialect)
+    begin, advance = _begin(), _advance()
     return Statements(
         begin=begin,
         advance=advance,
-        relist=f"UPDATE agentic_run SET {_set(_LISTED)} WHERE run_id = :run_id",
+        advance_quietly=f"""
+    UPDATE agentic_run SET {", ".join(f"{name} = ?" for name in _CHANGED)}
+    WHERE stream = ? AND version = ? AND owner = ? AND status = ? AND updated_minute = ?""",
         record=f"""
     INSERT INTO agentic_event (event_id, type, at, name, digest, data)
-    VALUES ({_BEGUN} + :version, :type, :at, :name, :digest, :data)""",
+    VALUES ((SELECT run_id FROM agentic_run WHERE stream = ?) * {_SPAN} + ?, ?, ?, ?, ?, ?)""",
         at_once={
-            (known, snaps): _at_once(advance if known else begin, snaps=snaps)
-            for known in (False, True)
-            for snaps in (False, True)
+            (known, snaps, several): _at_once(advance if known else begin, snaps=snaps, several=several)
+            for known, snaps, several in itertools.product((False, True), repeat=3)
         },
         drop_snapshots=f"""
-    DELETE FROM agentic_snapshot WHERE event_id >= {_BEGUN} AND event_id < {_BEGUN} + :version AND kept = 0""",
+    DELETE FROM agentic_snapshot WHERE event_id >= {_OF} AND event_id < {_OF} + :version AND kept = 0""",
         keep_snapshot=f"""
     INSERT INTO agentic_snapshot (event_id, at, kept, chain, digest, state)
-    VALUES ({_BEGUN} + :version, :at, :kept, :chain, :digest, :state)""",
-        keep_base=f"UPDATE agentic_snapshot SET kept = 1 WHERE event_id = {_BEGUN} + :version",
-        drop_records=f"""
-    DELETE FROM agentic_event WHERE event_id >= {_BEGUN} AND event_id <= {_BEGUN} + :version""",
+    VALUES ({_OF} + :version, :at, :kept, :chain, :digest, :state)""",
+        keep_base=f"UPDATE agentic_snapshot SET kept = 1 WHERE event_id = {_OF} + :version",
+        drop_records=f"DELETE FROM agentic_event WHERE event_id >= {_OF} AND event_id <= {_OF} + :version",
         number=f"SELECT run_id FROM agentic_run WHERE stream = :stream {dialect.for_update}",
         hold=f"""
     UPDATE agentic_run
@@ -110,7 +112,7 @@ def statements_of(dialect: Dialect) -> Statements:
         look=f"SELECT stream, {HEAD}, {dialect.now} AS now FROM agentic_run WHERE stream = :stream",
         mark="UPDATE agentic_run SET status = :status, error = :error, category = :category WHERE stream = :stream",
         forget=tuple(
-            f"DELETE FROM {table} WHERE event_id >= {_BEGUN} AND event_id < {_BEGUN} + {_SPAN}"
+            f"DELETE FROM {table} WHERE event_id >= :run_id * {_SPAN} AND event_id < :run_id * {_SPAN} + {_SPAN}"
             for table in ("agentic_event", "agentic_snapshot")
         ),
         **_reading(dialect),
@@ -136,26 +138,28 @@ def _reading(dialect: Dialect) -> dict[str, str]:
     }
 
 
-def _set(names: tuple[str, ...]) -> str:
-    return ", ".join(f"{name} = :{name}" for name in names)
-
-
 def _begin() -> str:
     names = [*HEAD.split(", "), "updated_minute"]
     return f"""
     INSERT INTO agentic_run (stream, {", ".join(names)}) VALUES (:stream, {", ".join(f":{name}" for name in names)})
-    ON CONFLICT (stream) DO NOTHING RETURNING run_id, status, updated_minute"""
+    ON CONFLICT (stream) DO NOTHING"""
 
 
-def _advance(dialect: Dialect) -> str:
-    # PostgreSQL sees by itself what does not change; SQLite would write the pages of the indexes each time.
-    names = (*_CHANGED, *_LISTED) if dialect.takes_arrays else _CHANGED
+def _advance() -> str:
+    names = (*_CHANGED, "status", "updated_minute")
     return f"""
-    UPDATE agentic_run SET {_set(names)} WHERE stream = :stream AND version = :expected AND owner = :owner
-    RETURNING run_id, status, updated_minute"""
+    UPDATE agentic_run SET {", ".join(f"{name} = :{name}" for name in names)}
+    WHERE stream = :stream AND version = :expected AND owner = :owner"""
 
 
-def _at_once(head: str, *, snaps: bool) -> str:
+_ONE = """:v, CAST(:t AS TEXT), CAST(:a AS BIGINT), CAST(:n AS TEXT), CAST(:d AS BYTEA), CAST(:x AS BYTEA)
+    FROM head"""
+_SEVERAL = """new.version, new.type, new.at, new.name, new.digest, new.data
+    FROM head, unnest(CAST(:v AS BIGINT[]), CAST(:t AS TEXT[]), CAST(:a AS BIGINT[]), CAST(:n AS TEXT[]),
+        CAST(:d AS BYTEA[]), CAST(:x AS BYTEA[])) AS new (version, type, at, name, digest, data)"""
+
+
+def _at_once(head: str, *, snaps: bool, several: bool) -> str:
     snapshot = f"""
     , dropped AS (
         DELETE FROM agentic_snapshot s USING head
@@ -164,11 +168,9 @@ def _at_once(head: str, *, snaps: bool) -> str:
         INSERT INTO agentic_snapshot (event_id, at, kept, chain, digest, state)
         SELECT head.run_id * {_SPAN} + :s_version, :s_at, :s_kept, :s_chain, :s_digest, :s_state FROM head)"""
     return f"""
-    WITH head AS ({head}) {snapshot if snaps else ""}
+    WITH head AS ({head} RETURNING run_id) {snapshot if snaps else ""}
     INSERT INTO agentic_event (event_id, type, at, name, digest, data)
-    SELECT head.run_id * {_SPAN} + new.version, new.type, new.at, new.name, new.digest, new.data
-    FROM head, unnest(CAST(:v AS BIGINT[]), CAST(:t AS TEXT[]), CAST(:a AS BIGINT[]), CAST(:n AS TEXT[]),
-        CAST(:d AS BYTEA[]), CAST(:x AS BYTEA[])) AS new (version, type, at, name, digest, data)
+    SELECT head.run_id * {_SPAN} + {_SEVERAL if several else _ONE}
     RETURNING event_id"""
 
 
@@ -181,7 +183,7 @@ def listing(dialect: Dialect, query: RunQuery) -> tuple[str, dict[str, Any]]:
     Each finds its rows by an index that fits: planners guess, and a wrong guess reads all runs.
     """
     streams = None if query.streams is None else tuple(filter(is_storable, query.streams))
-    others = (query.prefix, query.agent or "", query.correlation or "")
+    others = (query.prefix, query.agent or "", query.correlation or "", query.after[1] if query.after else "")
     # No name has what no store keeps; a database might take it for something else.
     if streams == () or not all(map(is_storable, others)):
         return "", {}
@@ -219,6 +221,8 @@ def _by_name(dialect: Dialect, query: RunQuery, narrow: str, values: dict[str, A
         values["agent"] = query.agent
     if query.statuses:
         conditions.append(f"status IN ({_statuses(query, values)})")
+    if query.after is not None:
+        conditions.append(_behind(query.after, values))
     if conditions:
         # Made whole before the rest is looked at, so that no index of the rest is taken instead.
         found = (
@@ -233,15 +237,26 @@ def _by_status(query: RunQuery, values: dict[str, Any]) -> str:
     if query.agent is not None:
         agent = "agent = :agent AND"
         values["agent"] = query.agent
+    after = ""
+    if query.after is not None:
+        # The minute is what the index has.
+        after = f"AND updated_minute <= :minute AND {_behind(query.after, values)}"
+        values["minute"] = query.after[0] // MINUTE_MS
     arms = [
         f"""SELECT * FROM (
-        SELECT stream, {HEAD} FROM agentic_run WHERE {agent} status = {name}
+        SELECT stream, {HEAD} FROM agentic_run WHERE {agent} status = {name} {after}
         ORDER BY updated_minute DESC, updated_at DESC, stream LIMIT :limit) AS arm"""
         for name in _statuses(query, values).split(", ")
     ]
     return (
         f"SELECT * FROM ({' UNION ALL '.join(arms)}) AS found ORDER BY updated_at DESC, stream LIMIT :limit"
     )
+
+
+def _behind(place: tuple[int, str], values: dict[str, Any]) -> str:
+    """Return the condition that a run comes behind a place in the order of listings."""
+    values["after"], values["behind"] = place
+    return "(updated_at < :after OR updated_at = :after AND stream > :behind)"
 
 
 def _statuses(query: RunQuery, values: dict[str, Any]) -> str:

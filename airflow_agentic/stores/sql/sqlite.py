@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,7 +88,7 @@ class SqliteDatabase(SqlDatabase):
             self._engine.dispose()
 
     def _ask(self, driver: Any, statement: str, parameters: Parameters) -> tuple[list[Any], int]:
-        many = not isinstance(parameters, Mapping)
+        many = isinstance(parameters, list)
         cursor = driver.executemany(statement, parameters) if many else driver.execute(statement, parameters)
         if cursor.description is None:
             return [], cursor.rowcount

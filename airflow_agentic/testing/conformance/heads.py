@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import product
-from typing import Any
 
 from airflow_agentic.persistence.journal import Draft, Journal
-from airflow_agentic.persistence.ports import RunHead, RunQuery, RunStatus, RunStores
+from airflow_agentic.persistence.ports import RunHead, RunStatus, RunStores
 from airflow_agentic.persistence.verification import verified
 from airflow_agentic.testing.conformance.bench import Bench, equal, true
-from airflow_agentic.testing.conformance.guards import NAMES
 from airflow_agentic.testing.conformance.journals import (
     ANA,
     BEN,
@@ -25,6 +22,7 @@ from airflow_agentic.testing.conformance.journals import (
     key,
     write_of,
 )
+from airflow_agentic.testing.conformance.listings import listed
 from airflow_agentic.testing.conformance.promises import Capability, Chapter
 from airflow_agentic.testing.conformance.together import PATIENCE_SECONDS, together
 
@@ -46,14 +44,6 @@ def _held(bench: Bench, stream: str = "a") -> tuple[str, bool]:
     head = head_of(bench, stream)
     assert head is not None
     return head.owner, head.lease_until_ms > 0
-
-
-def _listed(bench: Bench, **query: Any) -> list[str]:
-    """Return the streams of this bench that a query finds."""
-    if query.keys() <= {"statuses", "limit"}:
-        query["agent"] = bench.box
-    found = bench.runs.runs.heads(RunQuery(**query))
-    return [head.stream.removeprefix(f"{bench.box}/") for head in found]
 
 
 # -- how runs stand ----------------------------------------------------------------------------------------
@@ -83,7 +73,7 @@ def a_head_is_as_it_was_written_last(bench: Bench) -> None:
     true(bench.runs.journals.append(replace(third, head=replace(other, version=3, digest=b"d"))), "the third")
     wanted = replace(second.head, version=3, digest=b"d")
     equal(head_of(bench), wanted, "the head after one that says another agent, correlation and beginning")
-    equal(_listed(bench, correlation=first.head.correlation), ["a"], "what is found by the correlation")
+    equal(listed(bench, correlation=first.head.correlation), ["a"], "what is found by the correlation")
 
 
 @heads.promise(RUNS)
@@ -111,8 +101,8 @@ def a_run_can_be_marked(bench: Bench) -> None:
     true(runs.mark(key(bench), RunStatus.QUARANTINED, "damaged", "permanent"), "a run was not marked")
     wanted = replace(before, status="quarantined", error="damaged", category="permanent")
     equal(everything(bench), (wanted, *rest), "what is read after it")
-    equal(_listed(bench, statuses=(RunStatus.QUARANTINED,)), ["a"], "those that stand as it was marked")
-    equal(_listed(bench, statuses=(RunStatus.RUNNING,)), [], "those that stand as it did before")
+    equal(listed(bench, statuses=(RunStatus.QUARANTINED,)), ["a"], "those that stand as it was marked")
+    equal(listed(bench, statuses=(RunStatus.RUNNING,)), [], "those that stand as it did before")
 
 
 @heads.promise(RUNS)
@@ -124,7 +114,7 @@ def a_run_can_be_forgotten(bench: Bench) -> None:
     true(bench.runs.runs.forget(key(bench)), "a run was not forgotten")
     true(not bench.runs.runs.forget(key(bench)), "a run was forgotten twice")
     equal(everything(bench), (None, [], [], None), "what is read of what was forgotten")
-    equal((_listed(bench), _listed(bench, prefix=key(bench, ""))), (["b"], ["b"]), "what is listed")
+    equal((listed(bench), listed(bench, prefix=key(bench, ""))), (["b"], ["b"]), "what is listed")
     equal(everything(bench, "b"), other, "the other run")
     again = write_of(bench, "z", expected=0, agent=bench.other)
     true(bench.runs.journals.append(again), "what was forgotten did not begin anew")
@@ -206,95 +196,6 @@ def a_lease_ends(bench: Bench) -> None:
     true(append(bench, owner=ANA), "who had a run, and lost it to nobody, could not write")
     true(_hold(bench, BEN), "a run whose lease ended was not given to somebody else")
     true(not append(bench, owner=ANA), "who lost a run could write")
-
-
-# -- listings ----------------------------------------------------------------------------------------------
-
-
-@heads.promise(RUNS)
-def runs_are_listed_as_they_are_asked_for(bench: Bench) -> None:
-    """Runs are found by name, beginning, agent, status and correlation together; what was written last comes first."""
-    minute = 60_000
-    about = {
-        "a/1": (bench.box, "running", "x", 0), "a/2": (bench.box, "failed", "x", 3 * minute),
-        "b/1": (bench.other, "failed", "", 2), "b/2": (bench.other, "waiting", "x", 2), "c": (bench.box, "failed", "y", 2),
-        "d": (bench.box, "finished", "", 2 * minute), "A/1": (bench.box, "finished", "", 1),
-    }  # fmt: skip
-    for stream, (agent, status, of, at) in about.items():
-        values = {
-            "agent": agent,
-            "status": status,
-            "correlation": f"{of}-{bench.box}",
-            "updated_at_ms": NOW_MS + at,
-        }
-        append(bench, stream=stream, **values)
-    order = sorted(about, key=lambda each: (-about[each][3], each))
-    failed, most = (RunStatus.FAILED,), (RunStatus.FAILED, RunStatus.WAITING, RunStatus.FINISHED)
-    for names, prefix, who, statuses, talk in product(
-        (None, ("a/2", "b/1", "zzz", "d", "b/1"), ()),
-        ("", "a/", "b", "a/1"),
-        (None, bench.box, bench.third),
-        ((), failed, most),
-        (None, "x", "z"),
-    ):
-        if names is None and not prefix and who is None and talk is None:
-            continue  # others have runs too
-        wanted = [
-            each
-            for each in order
-            if (names is None or each in names)
-            and each.startswith(prefix)
-            and who in (None, about[each][0])
-            and (not statuses or about[each][1] in statuses)
-            and talk in (None, about[each][2])
-        ]
-        query = RunQuery(
-            None if names is None else tuple(key(bench, name) for name in names),
-            key(bench, prefix) if prefix else "",
-            who,
-            statuses,
-            None if talk is None else f"{talk}-{bench.box}",
-            limit=2,
-        )
-        found = [each.stream for each in bench.runs.runs.heads(query)]
-        equal(found, [key(bench, each) for each in wanted[:2]], f"what {query} finds")
-    equal(_listed(bench, prefix=key(bench, "")), order, "all of them")
-
-
-@heads.promise(RUNS)
-def a_run_moves_in_the_listings_with_each_record(bench: Bench) -> None:
-    """A run that was written, or stands otherwise than before, is listed where it belongs now."""
-    for stream in ("a", "b", "c"):
-        append(bench, stream=stream, updated_at_ms=NOW_MS)
-    equal(_listed(bench), ["a", "b", "c"], "runs that were written at the same time")
-    append(bench, stream="b", updated_at_ms=NOW_MS + 1)
-    append(bench, stream="c", updated_at_ms=NOW_MS + 120_000, status="failed")
-    equal(_listed(bench), ["c", "b", "a"], "runs after two were written")
-    equal(_listed(bench, limit=2), ["c", "b"], "the first two of them")
-    equal(_listed(bench, statuses=(RunStatus.RUNNING,)), ["b", "a"], "those that go on")
-    equal(_listed(bench, statuses=(RunStatus.FAILED,)), ["c"], "those that failed")
-
-
-@heads.promise(RUNS)
-def how_the_name_of_a_run_begins_is_taken_literally(bench: Bench) -> None:
-    """Runs are listed by how their names begin; what is a pattern elsewhere is not one here."""
-    for name in NAMES:
-        append(bench, stream=name, updated_at_ms=NOW_MS)
-    for prefix in {
-        *NAMES,
-        *(name[:1] for name in NAMES),
-        "[a",
-        "?",
-        "[a-z]",
-        "e",
-        ".*",
-        "a*",
-        "a\0",
-        "\ud800",
-    }:
-        wanted = sorted((name for name in NAMES if name.startswith(prefix)), key=str.encode)
-        equal(_listed(bench, prefix=key(bench, prefix)), wanted, f"the runs that begin with {prefix!r}")
-    equal(_listed(bench, streams=(key(bench, "a\0"), key(bench, "\ud800"))), [], "runs that cannot be")
 
 
 # -- many --------------------------------------------------------------------------------------------------
@@ -396,6 +297,6 @@ def runs_are_there_later(bench: Bench) -> None:
     before = everything(bench)
     bench.close()
     equal(everything(bench), before, "the run after it was opened again")
-    equal(_listed(bench), ["a"], "what is listed")
+    equal(listed(bench), ["a"], "what is listed")
     true(not _hold(bench, BEN), "the run was given to somebody else when it was opened again")
     true(append(bench, owner=ANA), "it did not go on")

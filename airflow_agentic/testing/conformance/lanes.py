@@ -116,6 +116,17 @@ def a_nack_with_a_delay_holds_its_lane(bench: Bench) -> None:
     equal(said(bench.claim(9)), ["free"], "what can be claimed during the delay")
 
 
+@lanes.promise(ORDERING)
+def a_release_with_a_delay_holds_its_lane(bench: Bench) -> None:
+    """While the first of a lane was given back for later, the others of the lane wait too; then it is the first."""
+    bench.send_all(1, 2, key="k")
+    bench.send("free")
+    bench.settle(bench.one(), "release", delay=bench.short)
+    equal(said(bench.claim(9)), ["free"], "what can be claimed during the delay")
+    bench.let_pass()
+    equal(said(bench.claim(9)), [1], "what can be claimed when the delay is over")
+
+
 @lanes.promise(ORDERING, Capability.DELAYS)
 def a_delayed_message_holds_its_lane(bench: Bench) -> None:
     """A message for later that is the first of its lane holds up those behind it."""

@@ -15,6 +15,7 @@ from airflow_agentic.testing.conformance.journals import journals
 from airflow_agentic.testing.conformance.kept import kept
 from airflow_agentic.testing.conformance.lanes import lanes
 from airflow_agentic.testing.conformance.leases import leases
+from airflow_agentic.testing.conformance.listings import listings
 from airflow_agentic.testing.conformance.promises import Capability, Check, able
 from airflow_agentic.testing.conformance.sending import sending
 from airflow_agentic.testing.conformance.settling import settling
@@ -22,7 +23,19 @@ from airflow_agentic.testing.conformance.sharing import sharing
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for chapter in (leases, settling, sending, lanes, books, kept, sharing, guards_chapter, journals, heads)
+    for chapter in (
+        leases,
+        settling,
+        sending,
+        lanes,
+        books,
+        kept,
+        sharing,
+        guards_chapter,
+        journals,
+        heads,
+        listings,
+    )
     for check in chapter.checks
 )
 """Every check there is."""

@@ -89,6 +89,22 @@ def a_released_delivery_costs_no_attempt(bench: Bench) -> None:
     equal((record.state, record.attempts), (DeliveryState.READY, 0), "(state, attempts) after a release")
 
 
+@settling.promise()
+def a_released_delivery_comes_again_after_its_delay(bench: Bench) -> None:
+    """A released delivery comes again when its delay is over, and not before; its attempt is not counted."""
+    bench.send_all("soon", "later")
+    soon, later = bench.claim(2)
+    bench.settle(later, "release", delay=LONG)
+    bench.settle(soon, "release", delay=bench.short)
+    record = bench.record(later.delivery_id)
+    found = (record.state, record.attempts, record.reason, record.history)
+    equal(found, (DeliveryState.READY, 0, None, ()), "(state, attempts, reason, history) after the release")
+    bench.let_pass()
+    claims = bench.claim(9)
+    equal(said(claims), ["soon"], "what can be claimed when a short delay is over")
+    equal(claims[0].attempt, 1, "its attempt")
+
+
 @settling.promise(Capability.ONE_COMMIT)
 def one_call_settles_sends_and_claims(bench: Bench) -> None:
     """One call settles several deliveries, stores what they produced and claims what comes then."""

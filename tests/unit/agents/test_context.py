@@ -170,9 +170,26 @@ class TestWhereFrom:
         ):
             assert not RUN.owns(other)
 
+    def test_a_later_try_replaces_an_earlier_one_and_not_the_other_way(self):
+        second, third = replace(RUN, try_number=2), replace(RUN, try_number=3)
+        assert third.replaces(second.holder)
+        assert third.replaces("audit/run-1/judge try 3@elsewhere:7")
+        assert not second.replaces(third.holder)
+        for other in (
+            "",
+            "host:1",
+            RUN.owner,
+            "audit/run-1/judge 2@h:1",
+            "audit/run-1/judges try 2@h:1",
+            "audit/run-1/judge try x@h:1",
+        ):
+            assert not third.replaces(other)
+
     def test_a_name_that_is_too_long_for_a_store_is_cut(self):
         run = RunIdentity("d" * 250, "r" * 250, "t" * 250)
         assert len(run.owner) == 300
+        assert len(run.holder) == 300
+        assert run.replaces(run.holder)
         assert run.owner.rpartition("@")[2].count(":") == 1
         assert run.owns(run.owner)
 

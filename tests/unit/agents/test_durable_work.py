@@ -19,7 +19,14 @@ from airflow_agentic.errors import (
     StepChanged,
 )
 from airflow_agentic.messaging import Message
-from airflow_agentic.persistence import AwaitingMessage, Interrupted, RunQuery, Sleeping, StateSchema
+from airflow_agentic.persistence import (
+    AwaitingMessage,
+    Interrupted,
+    RunOptions,
+    RunQuery,
+    Sleeping,
+    StateSchema,
+)
 from airflow_agentic.testing import FakeClock, assert_agent_contract, memory_store, run_agent
 
 KEY = "charger/billing/run-1/charge"
@@ -340,6 +347,18 @@ class TestWaiting:
             store.runs.by_hand.answer(KEY, name, answer, actor="ann")
         assert runner(store, charger).run_task("x") == ["yes", "sure"]
 
+    def test_a_question_stands_as_it_was_asked_first_however_it_is_asked_again(self, store):
+        schemas = [{"type": "integer"}, {"type": "string"}]
+
+        def charger(task: str, ctx: AgentContext) -> int:
+            return ctx.interrupt(f"How many {len(schemas)}?", schemas.pop(0))
+
+        for _ in range(2):
+            with pytest.raises(Interrupted) as held:
+                runner(store, charger).run_task("x")
+            # What people see is what their answer is checked against.
+            assert (held.value.question, held.value.schema) == ("How many 2?", {"type": "integer"})
+
     def test_a_question_nobody_answers_in_time_is_over_for_good(self):
         clock = FakeClock()
 
@@ -506,17 +525,26 @@ class TestWaiting:
 
 
 class TestOwners:
-    def test_an_earlier_try_of_the_task_is_known_to_be_gone(self, store, world):
-        from airflow_agentic.persistence import RunOptions
-
-        runs = store.runs_with(RunOptions(lease=timedelta(hours=1)))
-        run = runs.open("charger", KEY)
-        run._session.owner = f"{TASK.name}@elsewhere:1"
-        # As another process of the same task would have left it.
-        run._session._journal.head = replace(run._session._journal.head, owner=f"{TASK.name}@elsewhere:1")
+    @staticmethod
+    def begun_by(store, world, try_number):
+        """Leave a run as another process of the same task would."""
+        owner = f"{TASK.name} try {try_number}@elsewhere:1"
+        run = store.runs_with(RunOptions(lease=timedelta(hours=1)), owner=owner).open("charger", KEY)
         run.step("one", world.do, "one")
-        assert runner(store, charging(world)).run_task("x") == ["ONE", "TWO", "THREE"]
+        return run
+
+    def test_an_earlier_try_of_the_task_is_known_to_be_gone(self, store, world):
+        self.begun_by(store, world, 1)
+        later = replace(TASK, try_number=2)
+        assert runner(store, charging(world), identity=later).run_task("x") == ["ONE", "TWO", "THREE"]
         assert world.done == ["one", "two", "three"]
+
+    def test_an_earlier_try_that_comes_late_takes_nothing_from_a_later_one(self, store, world):
+        run = self.begun_by(store, world, 2)
+        with pytest.raises(RunTaken, match="try 2@elsewhere:1"):
+            runner(store, charging(world), identity=TASK).run_task("x")
+        run.step("two", world.do, "two")
+        assert world.done == ["one", "two"]
 
     def test_a_run_in_other_hands_is_left_alone(self, store, world):
         run = store.run("charger", KEY)

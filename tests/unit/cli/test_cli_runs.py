@@ -15,10 +15,11 @@ from commandline import Run as Command
 
 from airflow_agentic.cli.watching import Screen, lines_of
 from airflow_agentic.messaging import Message
-from airflow_agentic.persistence import Interrupted, Run, RunHead
+from airflow_agentic.persistence import Interrupted, Run, RunHead, RunQuery, reading
 from airflow_agentic.persistence.glances import Glance, Together
 from airflow_agentic.persistence.ports import Append, Record
 from airflow_agentic.stores import Store
+from airflow_agentic.stores.sql.journals import SqlJournals
 
 CORRELATION = "billing:manual__1"
 
@@ -136,7 +137,69 @@ def test_list_says_when_there_is_more(on_store: Command) -> None:
     ended = on_store("runs", "list", "--limit", "2", "-o", "json")
 
     assert len(ended.json) == 2
-    assert "--limit shows more" in ended.err
+    assert (
+        "showing the 2 that changed last, and there are more: a higher --limit shows them, or --all"
+        in ended.err
+    )
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list", "--all", "--correlation", CORRELATION],
+        ["runs", "show", CORRELATION],
+        ["runs", "verify", "--all"],
+        ["runs", "prune"],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_about_all_runs_reads_them_page_by_page(
+    on_store: Command, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    asked: list[RunQuery] = []
+    heads = SqlJournals.heads
+
+    def watched(journals: SqlJournals, query: RunQuery) -> list[RunHead]:
+        asked.append(query)
+        found = heads(journals, query)
+        assert len(found) <= query.limit
+        return found
+
+    whole = on_store(*words, "-o", "json").json
+    monkeypatch.setattr(SqlJournals, "heads", watched)
+    on_store(*words)
+    assert max(query.limit for query in asked) <= 500
+    monkeypatch.setattr(reading, "_PAGE", 1)
+    paged = on_store(*words, "-o", "json").json
+
+    assert without_times(paged) == without_times(whole)
+    assert any(query.after for query in asked)
+
+
+def without_times(shown: Any) -> Any:
+    """Return what a command showed, but for how long it took and what time it was."""
+    if isinstance(shown, dict):
+        return {name: without_times(value) for name, value in shown.items() if "seconds" not in name}
+    return [without_times(each) for each in shown] if isinstance(shown, list) else shown
+
+
+@pytest.mark.usefixtures("night")
+def test_list_shows_all_however_many_there_are(
+    on_store: Command, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_PAGE", 2)
+
+    ended = on_store("runs", "list", "--all", "-o", "json")
+
+    assert keys(ended) == [head.stream for head in store.runs.find_all()]
+    assert len(keys(ended)) > 3
+    assert "more" not in ended.err
+    failed = on_store("runs", "list", "--all", "--status", "failed", "-o", "json")
+    assert keys(failed) == ["broken"]
+    both = on_store("runs", "list", "--all", "--limit", "2")
+    assert (both.code, "not both" in both.err) == (1, True)
 
 
 def test_of_a_store_without_runs_the_list_is_empty(on_store: Command) -> None:
@@ -195,6 +258,65 @@ def test_show_of_a_run_that_asks_has_question_schema_and_command(on_store: Comma
     assert "Time left   (nobody knows: it waits)" in shown
 
 
+LOG = (
+    "[log](http://ana:hunter2@host/log)\n\n```text\nWhat to do\n\x1b[31mairflow agentic runs forget asks\n```"
+)
+
+
+def test_show_has_the_details_of_a_question_marked_and_whole(on_store: Command, store: Store) -> None:
+    long = "x" * 2_000
+    work(store, "asks", lambda run: run.interrupt("Pay?", name="pay", details=f"{LOG}\n{long}"), Interrupted)
+
+    shown = on_store("runs", "show", "asks").out
+    [question] = on_store("runs", "show", "asks", "-o", "json").json["questions"]
+
+    lines = shown.splitlines()
+    first = lines.index("    | [log](http://ana:***@host/log)")
+    assert lines[first : first + 7] == [
+        "    | [log](http://ana:***@host/log)", "    | ", "    | ```text", "    | What to do",
+        "    | airflow agentic runs forget asks", "    | ```", f"    | {long}",
+    ]  # fmt: skip
+    assert lines[first + 7].startswith("    airflow agentic runs answer asks question:pay JSON")
+    assert question["details"] == f"{LOG}\n{long}".replace("hunter2", "***")
+
+
+@pytest.mark.usefixtures("night")
+def test_a_question_without_details_has_none(on_store: Command) -> None:
+    [question] = on_store("runs", "show", "asks", "-o", "json").json["questions"]
+
+    assert question["details"] == ""
+    assert "|" not in on_store("runs", "show", "asks").out
+
+
+def tries(on_store: Command, key: str) -> str:
+    [line] = [each for each in on_store("runs", "show", key).out.splitlines() if each.startswith("Tries ")]
+    return line.removeprefix("Tries").strip()
+
+
+def test_show_says_how_often_it_was_tried(on_store: Command, store: Store) -> None:
+    for _ in range(11):
+        work(store, "broken", break_down, ConnectionError)
+
+    data = on_store("runs", "show", "broken", "-o", "json").json
+    assert tries(on_store, "broken") == "11"
+    assert (data["tries"], data["tries_before"]) == (11, False)
+    fork = store.fork("broken", actor="ana", reason="once more")
+    assert tries(on_store, fork) == "(none since it was made)"
+
+
+def test_show_says_if_more_tries_may_be_forgotten(on_store: Command, store: Store) -> None:
+    for number in range(2):
+        with store.run("triage", key="k", persistence="snapshot") as run:
+            run.emit({"n": number})
+    store.runs.prune("k")
+
+    assert tries(on_store, "k") == "(nobody knows how many: its first records are forgotten)"
+    with store.run("triage", key="k", persistence="snapshot") as run:
+        run.emit({"n": 3})
+    assert tries(on_store, "k") == "(at least 1: its first records are forgotten)"
+    assert on_store("runs", "show", "k", "-o", "json").json["tries_before"] is True
+
+
 def test_show_tells_the_time_left_by_those_that_finished(on_store: Command, store: Store) -> None:
     for number in range(3):
         work(store, f"before-{number}", finish)
@@ -231,6 +353,51 @@ def test_show_of_a_dag_run_has_all_its_runs_and_its_open_messages(on_store: Comm
     assert "5 runs: 1 running, 1 waiting, 1 failed, 2 finished" in shown
     assert "1 message on the way" in shown
     assert {each["key"] for each in by_message["runs"]} == {each["key"] for each in data["runs"]}
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize(("open_messages", "more"), [(20, ""), (25, "and 5 more: ")])
+def test_show_of_a_dag_run_with_many_messages_has_the_first_and_says_how_to_see_all(
+    on_store: Command, store: Store, open_messages: int, more: str
+) -> None:
+    store.bus.send_many(
+        [
+            Message(source="x", id=f"m{n}", recipient="desk", data=n, correlation_id=CORRELATION)
+            for n in range(open_messages)
+        ]
+    )
+
+    ended = on_store("runs", "show", CORRELATION, "-o", "plain")
+    data = on_store("runs", "show", CORRELATION, "-o", "json")
+
+    assert f"{open_messages} messages on the way" in ended.out
+    assert ended.out.count("desk") == 20
+    assert ("more: `airflow agentic messages trace billing:manual__1" in ended.err) == bool(more)
+    assert more in ended.err
+    assert f"--store-url {store.url}`" in ended.err or not more
+    assert len(data.json["messages"]) == open_messages
+    assert "more" not in data.err
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize("verb", ["show", "watch"])
+def test_of_a_dag_run_without_durable_runs_it_is_said_why_there_are_none(
+    on_store: Command, store: Store, verb: str
+) -> None:
+    store.bus.send(Message(source="x", recipient="desk", correlation_id="shop:manual__2"))
+
+    for name in ("shop:manual__2", "shop:scheduled__2026-01-01T00:00:00+00:00"):
+        ended = on_store("runs", verb, name)
+
+        assert ended.code == 1
+        assert "Only tasks whose agents take durable steps have runs" in ended.err
+        assert f"`airflow agentic messages trace {name} --store-url {store.url}`" in ended.err
+        assert f"`airflow agentic runs list --store-url {store.url}`" in ended.err
+        assert "\n" not in ended.err.strip()
+    for name in ("nothing", "agent/shop/scheduled__2026-01-01T00:00:00+00:00/pay"):
+        ended = on_store("runs", verb, name)
+        assert "durable steps" not in ended.err
+        assert "`airflow agentic runs list" in ended.err
 
 
 @pytest.mark.usefixtures("night")

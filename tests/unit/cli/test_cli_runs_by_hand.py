@@ -255,6 +255,10 @@ def test_a_damaged_run_is_in_quarantine_until_it_is_mended(on_store: Command, st
     assert "version 3" in shown
     assert f"runs verify damaged --store-url {store.url}" in shown
     assert f"runs fork damaged --at VERSION --reason 'why' --store-url {store.url}" in shown
+    assert (
+        f"if it was mended:  airflow agentic runs resume damaged --reason 'why' --store-url {store.url}"
+        in shown
+    )
     assert resumed.code == 1
     assert "damaged at version 3" in resumed.err
     assert store.runs.find("damaged").status == "quarantined"
@@ -298,7 +302,10 @@ def test_an_answer_reaches_the_run(on_store: Command, store: Store, name: str) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["approve", "{}"], "'ok' is a required property"),
+        (
+            ["approve", "{}"],
+            "the answer does not fit what is asked for: 'ok' is a required property; the schema is {",
+        ),
         (["approve", "yes"], "the answer is not JSON"),
         (["aprove", "{}"], "does not ask 'aprove' now. It asks: approve"),
     ],
@@ -317,11 +324,12 @@ def test_an_answer_that_does_not_fit_is_refused(
 
 @pytest.mark.usefixtures("asking")
 def test_what_is_answered_is_not_answered_again(on_store: Command, store: Store) -> None:
-    on_store("runs", "answer", "asks", "approve", '{"ok": true}')
+    on_store("runs", "answer", "asks", "approve", '{"ok": true}', "--actor", "ana")
 
     ended = on_store("runs", "answer", "asks", "approve", '{"ok": false}')
 
     assert ended.code == 1
+    assert "error: ana answered 'question:approve' of run 'asks' at 20" in ended.err
     assert sum(event.type == "question.answered" for event in store.history("asks")) == 1
 
 
@@ -342,10 +350,24 @@ def test_a_fork_is_a_new_run_from_then_and_the_old_one_stays(
 
     assert (ended.code, ended.json[0]["key"]) == (0, "other")
     assert "'killed' stays as it is" in ended.err
+    assert "RunAgentOperator(…, run_key='other'); if task 'pay' has" in ended.err
+    assert """airflow dags trigger billing --conf '{"run_key": "other"}'""" in ended.err
     assert store.history("killed") == before
     assert store.at("other", store.runs.find("other").version).state == {"open": 9, "old": 2}
     [told] = [each for each in store.history("other") if each.type == "run.intervened"]
     assert (told.data["actor"], told.data["reason"], told.data["from"]) == ("ana", "try", "killed")
+
+
+@pytest.mark.usefixtures("killed")
+def test_a_fork_is_no_run_of_the_task_that_the_old_one_belongs_to(on_store: Command, store: Store) -> None:
+    """Cleared, that task would go on with the old one."""
+    on_store("runs", "fork", "killed", "--at", "begun", "--to", "other", "--reason", "try")
+
+    ended = on_store("runs", "resume", "other", "--clear", "--reason", "go on")
+
+    assert (ended.code, "belongs to no task of Airflow" in ended.err) == (1, True)
+    work(store, "other", lambda run: run.emit({"n": 1}, key="n"), task="billing/manual__2/pay")
+    assert store.runs.find("other").task == "billing/manual__2/pay"
 
 
 @pytest.mark.usefixtures("killed")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import Run as Command
 
-from airflow_agentic.persistence import Run
+from airflow_agentic.persistence import Interrupted, Run
 from airflow_agentic.stores import Store
 
 SECRET = "correct horse battery staple"
@@ -39,6 +40,26 @@ def finished(store: Store, *keys: str, persistence: str = "hybrid", agent: str =
 
 def keys(store: Store) -> set[str]:
     return {head.stream for head in store.runs.find_all()}
+
+
+def test_the_details_of_a_question_are_data(on_store: Command, store: Store, tmp_path: Path) -> None:
+    bare, full = tmp_path / "bare.zip", tmp_path / "full.zip"
+    with pytest.raises(Interrupted), store.run("triage", key="asks") as run:
+        run.interrupt("May I?", details=f"{SECRET}\nWhat to do\nairflow agentic runs list")
+
+    on_store("runs", "export", "asks", bare)
+    on_store("runs", "export", "asks", full, "--include-data")
+    store.runs.forget("asks")
+    shown = [on_store("runs", "show", "--file", file).out for file in (bare, full)]
+    on_store("runs", "import", full)
+
+    assert SECRET.encode() not in bare.read_bytes()
+    assert SECRET not in shown[0]
+    assert "question:question" in shown[0]
+    # All of them, whatever they look like; and no command, for nothing can be done with a file.
+    assert f"    | {SECRET}\n    | What to do\n    | airflow agentic runs list\n" in shown[1]
+    assert "runs answer" not in shown[0] + shown[1]
+    assert store.runs.views.of("asks", datetime.now(UTC)).questions[0].details.startswith(SECRET)
 
 
 @pytest.mark.usefixtures("broken")

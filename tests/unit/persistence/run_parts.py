@@ -110,6 +110,7 @@ class Shelf:
     """A place for large data, in memory."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
+    is_away: bool = False
 
     def put(self, name: str, content: bytes) -> str:
         self.contents[f"shelf/{name}"] = content
@@ -119,6 +120,11 @@ class Shelf:
         if where not in self.contents:
             raise ClaimCheckDamaged(f"the data at {where} is gone")
         return self.contents[where]
+
+    def delete(self, where: str) -> None:
+        if self.is_away:
+            raise StoreUnavailable("the place of large data is away")
+        self.contents.pop(where, None)
 
 
 class Effects:
@@ -144,6 +150,7 @@ def runs_on(
         keep_blob=shelf.put if shelf else None,
         read_blob=shelf.get if shelf else None,
         is_gone=lambda other: other == gone,
+        delete_blob=shelf.delete if shelf else None,
     )
     return Runs(stores, facilities, RunOptions(**options))
 

@@ -110,6 +110,58 @@ def test_a_question_that_not_every_store_keeps_in_a_head_is_asked_all_the_same(r
     assert runs.find("k").waiting.startswith("a person: May\\0 I?")
 
 
+DETAILS = "- [log](http://airflow/log)\n\n```text\nKeyError: 'amount'\n```"
+
+
+def test_a_question_has_details_and_those_of_the_first_time_count(runs: Runs) -> None:
+    for question, details in (("May I?", DETAILS), ("Or not?", ""), ("Or what?", "other lines")):
+        with pytest.raises(Interrupted) as caught, runs.open("a", "k") as run:
+            run.interrupt(question, {"type": "boolean"}, details=details)
+        asked = caught.value
+        assert (asked.question, asked.schema, asked.details) == ("May I?", {"type": "boolean"}, DETAILS)
+    [question] = runs.views.of("k", datetime.now(UTC)).questions
+    assert question.details == DETAILS
+    runs.by_hand.answer("k", "question", answer=True, actor="ann")
+    with runs.open("a", "k") as run:
+        # Of what has an answer nothing is refused any more.
+        assert run.interrupt("May I?", {"type": "boolean"}, details="x" * 10_001) is True
+
+
+def test_a_question_without_details_is_recorded_as_ever(runs: Runs) -> None:
+    with pytest.raises(Interrupted) as caught, runs.open("a", "k") as run:
+        run.interrupt("May I?")
+    assert caught.value.details == ""
+    [asked] = [each for each in runs.history("k") if each.type == RecordType.ASKED]
+    assert asked.data == {"question": "May I?", "schema": None, "deadline": None}
+    # So it is read as those of older versions are, which knew of none.
+    with pytest.raises(Interrupted) as caught, runs.open("a", "k") as run:
+        run.interrupt("May I?", details="new")
+    assert caught.value.details == ""
+    assert runs.views.of("k", datetime.now(UTC)).questions[0].details == ""
+
+
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [
+        (None, "are a text .Markdown., and not a NoneType"),
+        (["line"], "and not a list"),
+        (b"line", "and not a bytes"),
+        ("x" * 10_001, "have 10,001 characters, and at most 10,000 are kept"),
+        ("\ud800", "has half a surrogate pair"),
+    ],
+    ids=["none", "lines", "bytes", "long", "half"],
+)
+def test_details_that_cannot_be_kept_whole_are_refused_and_nothing_is_asked(
+    runs: Runs, details: Any, why: str
+) -> None:
+    with dying(runs) as run, pytest.raises(NotRecordable, match=why):
+        run.interrupt("May I?", details=details)
+    assert runs.known("k") is None
+    with pytest.raises(Interrupted) as caught, runs.open("a", "k") as run:
+        run.interrupt("May I?", details="x" * 10_000)
+    assert len(caught.value.details) == 10_000
+
+
 def test_what_is_said_once_is_said_once(runs: Runs) -> None:
     for n in range(2):
         with dying(runs) as run:

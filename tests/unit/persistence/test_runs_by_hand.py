@@ -1,14 +1,35 @@
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from run_parts import MODES, Breakable, Effects, Killed, Shelf, dying, memory_runs, runs_on, types_of
 
-from airflow_agentic.errors import ConfigurationError, JournalCorrupt, NotRecordable, RunNotFound, RunTaken
-from airflow_agentic.persistence import RunQuery, RunStatus, StateSchema
+from airflow_agentic.errors import (
+    ConfigurationError,
+    JournalCorrupt,
+    JournalTooNew,
+    NotRecordable,
+    RunNotFound,
+    RunTaken,
+)
+from airflow_agentic.persistence import (
+    Interrupted,
+    RunQuery,
+    RunStatus,
+    StateSchema,
+    beginnings,
+    restoring,
+    session,
+)
+from airflow_agentic.persistence.journal import Draft, Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_agentic.persistence import Runs
 
 WHO: dict[str, Any] = {"actor": "ann", "reason": "it was wrong"}
@@ -55,8 +76,9 @@ def test_forks_have_names_of_their_own(runs: Runs) -> None:
     assert runs.by_hand.fork("k", to="mine") == "mine"
     with pytest.raises(ConfigurationError, match="there is a run 'mine' already"):
         runs.by_hand.fork("k", to="mine")
-    with pytest.raises(ConfigurationError, match="the key of a run"):
-        runs.by_hand.fork("k", to="a\0")
+    for key in ("a\0", "", "x" * 501, "\ud800", 7):
+        with pytest.raises(ConfigurationError, match="the key of a run"):
+            runs.by_hand.fork("k", to=key)  # type: ignore[arg-type]
     with pytest.raises(RunNotFound, match="no run 'other'"):
         runs.by_hand.fork("other")
     with runs.open("a", "x" * 500) as run:
@@ -187,6 +209,65 @@ def test_a_quarantine_ends_when_its_cause_is_mended() -> None:
         assert run.state == {"one": 1, "two": 2}
 
 
+def _quarantined(runs: Runs, *, finished: bool = False) -> Callable[[], None]:
+    """Damage a run, so that it is in quarantine; return what mends it."""
+    with contextlib.suppress(Interrupted, Killed), runs.open("a", "k") as run:
+        run.step("one", str)
+        run.emit({"one": 1})
+        if not finished:
+            with contextlib.suppress(Interrupted):
+                run.interrupt("May I?", name="leave")
+            run.step("pay", _die, on_ambiguous="ask")
+    streams: Any = runs._stores.journals
+    records = streams._streams["k"].records
+    whole, records[2] = records[2], replace(records[2], data=b"{}")
+    with pytest.raises(JournalCorrupt):
+        runs.open("a", "k")
+    assert runs.find("k").status == RunStatus.QUARANTINED
+
+    def mend() -> None:
+        records[2] = whole
+
+    return mend
+
+
+def _die() -> None:
+    raise Killed
+
+
+INTERVENTIONS: dict[str, Callable[[Runs], object]] = {
+    "skip": lambda runs: runs.by_hand.skip_step("k", "pay", **WHO),
+    "retry": lambda runs: runs.by_hand.retry_step("k", "pay", **WHO),
+    "set": lambda runs: runs.by_hand.set_state("k", patch={"n": 1}, force=True, **WHO),
+    "answer": lambda runs: runs.by_hand.answer("k", "leave", "yes", actor="ann"),
+}
+
+
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_a_run_in_quarantine_is_not_changed_and_whoever_tries_is_told_the_ways_out(name: str) -> None:
+    runs = memory_runs()
+    mend = _quarantined(runs)
+    before = (runs.find("k"), runs.history("k"))
+    with pytest.raises(JournalCorrupt, match=r"in quarantine.* `airflow agentic runs resume k .*runs fork k"):
+        INTERVENTIONS[name](runs)
+    assert (runs.find("k"), runs.history("k")) == before
+    fork = runs.by_hand.fork("k", at=1, **WHO)
+    runs.by_hand.set_state(fork, patch={"n": 1}, **WHO)
+    mend()
+    runs.by_hand.release("k", **WHO)
+    INTERVENTIONS[name](runs)
+    assert runs.verify("k") == []
+
+
+def test_one_that_had_ended_has_ended_again_after_its_quarantine() -> None:
+    runs = memory_runs()
+    mend = _quarantined(runs, finished=True)
+    mend()
+    runs.by_hand.release("k", **WHO)
+    assert runs.find("k").status == RunStatus.FINISHED
+    assert runs.open("a", "k").was_finished
+
+
 def test_damage_that_is_found_in_the_middle_of_the_work_leaves_the_run_in_quarantine() -> None:
     runs = memory_runs()
     with dying(runs) as run:
@@ -195,8 +276,6 @@ def test_damage_that_is_found_in_the_middle_of_the_work_leaves_the_run_in_quaran
             run.emit({"n": n})
     streams: Any = runs._stores.journals
     records = streams._streams["k"].records
-    from dataclasses import replace
-
     records[2] = replace(records[2], data=records[2].data.replace(b"xxx", b"xyx"))
     with pytest.raises(JournalCorrupt) as caught, runs.open("a", "k") as run:
         run.step("s0", str, "x" * 300)
@@ -228,12 +307,44 @@ def test_a_run_belongs_to_its_agent(runs: Runs) -> None:
     assert runs.find("k").lease_until_ms == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_with_records_of_a_newer_format_is_left_to_the_version_that_wrote_them(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, mode: str, *, before: bool
+) -> None:
+    if before:
+        _made(runs, mode)
+    with monkeypatch.context() as newer:
+        for module in (beginnings, session, restoring):
+            newer.setattr(module, "FORMAT", 2)
+        with dying(runs, "k", persistence=mode) as run:
+            run.emit({"three": 3})
+    events = runs.history("k")
+    with pytest.raises(
+        JournalTooNew, match=r"'k' has records of format 2, and this version .* knows up to 1"
+    ):
+        runs.open("a", "k", persistence=mode)
+    assert runs.find("k").lease_until_ms == 0
+    with pytest.raises(JournalTooNew):
+        runs.by_hand.set_state("k", patch={}, **WHO)
+    assert runs.history("k") == events
+    runs.by_hand.release("k", **WHO)
+    if before:
+        assert runs.open("a", runs.by_hand.fork("k", at=4)).state == {"one": 1}
+
+
+def test_a_snapshot_of_a_newer_format_is_enough_to_say_so(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the newer session wrote first lies before the snapshot, and is not read again."""
+    with monkeypatch.context() as newer:
+        newer.setattr(session, "FORMAT", 2)
+        _made(runs, "snapshot")
+    with pytest.raises(JournalTooNew, match="format 2"):
+        runs.open("a", "k")
+
+
 def test_a_journal_of_a_newer_version_is_left_to_it(runs: Runs) -> None:
-    from datetime import timedelta
-
-    from airflow_agentic.errors import JournalTooNew
-    from airflow_agentic.persistence.journal import Draft, Journal
-
     with runs.open("a", "k") as run:
         run.emit({"n": 1})
     hold = runs._stores.runs.hold("k", "here:1", timedelta(seconds=9))

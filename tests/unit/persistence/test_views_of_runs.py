@@ -284,6 +284,30 @@ def test_every_intervention_is_told_in_order(store: Store) -> None:
     assert [name for name, _ in view.checkpoints] == ["begun"]
 
 
+def test_it_is_told_how_often_a_run_was_worked_on(store: Store) -> None:
+    for number in range(3):
+        worked(store, ConnectionError, lambda run: run.step(f"s{number}", fail))  # noqa: B023  # called at once
+        assert (seen(store, "k").tries, seen(store, "k").is_begun_before) == (number + 1, False)
+        store.run("triage", key="k").close()  # It was only looked at.
+    fork = store.fork("k", at=seen(store, "k").head.version, actor="ana", reason="try again")
+    assert seen(store, fork).tries == 0
+    for number in (1, 2):
+        with store.run("triage", key=fork) as run:
+            run.emit({"n": number})
+        assert seen(store, fork).tries == number
+    assert seen(store, "k").tries == 3
+
+
+def test_of_a_run_whose_first_records_are_forgotten_it_is_told_that_there_was_more(store: Store) -> None:
+    for number in range(2):
+        with store.run("triage", key="k", persistence="snapshot") as run:
+            run.emit({"n": number})
+    assert (seen(store, "k").tries, seen(store, "k").is_begun_before) == (2, False)
+    assert store.runs.prune("k")
+    assert seen(store, "k").is_begun_before
+    assert seen(store, "k").tries < 2
+
+
 def test_many_failures_far_from_each_other_are_read(store: Store) -> None:
     def now_and_then(number: int) -> int:
         if not number % 40:
@@ -329,6 +353,22 @@ def test_runs_of_a_correlation_come_oldest_first_across_agents_and_of_others_non
 
     assert [each.head.stream for each in together.runs] == ["1", "2"]
     assert (together.done, together.total, together.is_ended) == (2, 2, True)
+
+
+def test_of_a_large_correlation_no_run_is_left_out(store: Store) -> None:
+    empty = Record(1, "run.started", 1, "run", b"{}", b"")
+    for number in range(1_100):
+        made = RunHead(
+            f"k-{number}", "a", correlation="dag:1", version=1, owner="me", updated_at_ms=number // 3
+        )
+        assert store.run_stores.journals.append(Append(made, 0, [empty]))
+
+    together = store.runs.views.together(["dag:1"], datetime.now(UTC))
+
+    assert len({each.head.stream for each in together.runs}) == 1_100
+    found = [*store.runs.each(RunQuery(agent="a", limit=7))]
+    assert found == store.runs.find_all(RunQuery(agent="a", limit=2_000))
+    assert [each.head for each in store.runs.views.each(RunQuery(agent="a"), datetime.now(UTC))] == found
 
 
 def test_glances_take_a_query(store: Store) -> None:

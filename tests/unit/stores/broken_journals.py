@@ -259,6 +259,46 @@ class OldestFirst(MemoryJournals):
         return sorted(found, key=lambda head: (head.updated_at_ms, head.stream))[: query.limit]
 
 
+class SamePage(MemoryJournals):
+    """Begins anew with each page."""
+
+    def heads(self, query):
+        return super().heads(replace(query, after=None))
+
+
+class PagesByTime(MemoryJournals):
+    """Goes on behind the moment at which a page ended, whoever else was written then."""
+
+    def heads(self, query):
+        after = query.after and (query.after[0], "\U0010ffff")
+        return super().heads(replace(query, after=after))
+
+
+class PagesByRun(MemoryJournals):
+    """Goes on behind the run that a page ended with, wherever it is now."""
+
+    def heads(self, query):
+        found = super().heads(replace(query, after=None, limit=10_000))
+        names = [each.stream for each in found]
+        first = names.index(query.after[1]) + 1 if query.after and query.after[1] in names else 0
+        return found[first:][: query.limit]
+
+
+class PagesByLocale(MemoryJournals):
+    """Goes on behind a name as people sort names."""
+
+    def heads(self, query):
+        found = super().heads(replace(query, after=None, limit=10_000))
+        if query.after is not None:
+            at, name = query.after
+            found = [
+                each
+                for each in found
+                if (-each.updated_at_ms, each.stream.casefold()) > (-at, name.casefold())
+            ]
+        return found[: query.limit]
+
+
 class Sticky(MemoryJournals):
     """Leaves runs where they were listed first."""
 

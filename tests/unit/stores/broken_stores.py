@@ -78,6 +78,27 @@ class DearReleases(MemoryMessages):
         return super().settle(nacked, outgoing, changes, then)
 
 
+class ReleasesAtOnce(MemoryMessages):
+    """Forgets for how long something was given back."""
+
+    def settle(self, settlements, outgoing=(), changes=(), then=None):
+        hasty = [
+            replace(each, delay=timedelta(0)) if each.outcome == "release" else each for each in settlements
+        ]
+        return super().settle(hasty, outgoing, changes, then)
+
+
+class ReleasesForEver(MemoryMessages):
+    """Does not give out again what was given back for later."""
+
+    def settle(self, settlements, outgoing=(), changes=(), then=None):
+        slow = [
+            replace(each, delay=1000 * each.delay) if each.outcome == "release" else each
+            for each in settlements
+        ]
+        return super().settle(slow, outgoing, changes, then)
+
+
 class OneByOne(MemoryMessages):
     """Settles one after the other, then sends, then changes state."""
 

@@ -40,6 +40,11 @@ QUERIES = {
     "agent and status": RunQuery(agent="a-1", statuses=(RunStatus.QUARANTINED,)),
     "streams": RunQuery(streams=("dag/900", "dag/901")),
     "streams and status": RunQuery(streams=("dag/900",), statuses=(RunStatus.FINISHED,)),
+    "a page of all": RunQuery(after=(10_000, "dag/10000")),
+    "a page of a status": RunQuery(statuses=(RunStatus.FAILED,), after=(10_000, "dag/10000")),
+    "a page of an agent": RunQuery(agent="a-1", after=(10_000, "dag/10000")),
+    "a page of a correlation": RunQuery(correlation="c-7", after=(10_000, "dag/10000")),
+    "a page of a prefix": RunQuery(prefix="dag/9", after=(10_000, "dag/10000")),
 }
 
 
@@ -197,7 +202,8 @@ def all_of(on):
         for each in STREAMS
     ]
     queries = RunQuery(), RunQuery(prefix="a"), RunQuery(agent="agent-1", limit=1), RunQuery(correlation="a")
-    return found, [on.runs.heads(query) for query in queries]
+    pages = [replace(query, after=(NOW_MS + 80_000, "a/b")) for query in queries]
+    return found, [on.runs.heads(query) for query in (*queries, *pages)]
 
 
 def plan_of(database, query):
@@ -235,6 +241,8 @@ class TestOnSqlite:
         )
         index = "agent" if query.agent and index == "status" else index
         assert f"USING INDEX agentic_run_{index} " in plan, plan
+        if query.after and index in ("status", "agent"):
+            assert "AND updated_minute<?)" in plan, plan  # a page reads nothing of those before it
 
     @pytest.mark.parametrize("name", ["read", "index", "snapshot", "look", "hold", "advance"])
     def test_no_statement_reads_a_whole_table(self, many_on_sqlite, name):
@@ -258,6 +266,25 @@ class TestOnSqlite:
         assert frames[2] > 2
         assert frames[3] == 2
 
+    def test_an_append_is_four_statements_and_twice_as_many_when_the_indexes_change(self, tmp_path):
+        usual, tried = ["BEGIN", "UPDATE", "INSERT", "COMMIT"], ["BEGIN", "UPDATE", "ROLLBACK"]
+        with open_store(f"sqlite:///{tmp_path / 'a.db'}") as store:
+            append(store.run_stores)
+            said = []
+            store.agents._db.connection.connection.dbapi_connection.set_trace_callback(said.append)
+            for changes, wanted in (
+                ({}, usual),
+                ({"status": "failed"}, tried + usual),
+                ({"status": "failed"}, usual),
+                ({"owner": "you"}, tried + tried),
+            ):
+                said.clear()
+                append(store.run_stores, **changes)
+                assert [each.split()[0] for each in said if not each.strip().startswith("SELECT")] == wanted
+            said.clear()
+            append(store.run_stores, outgoing=store.bus.outgoing([Message(source="s", recipient="box")]))
+            assert sum(each.split()[:2] == ["UPDATE", "agentic_run"] for each in said) == 1
+
     def test_records_of_a_kilobyte_take_little_more_on_disk(self, tmp_path):
         path = tmp_path / "a.db"
         with open_store(f"sqlite:///{path}") as store, store.run("agent", key="a") as run:
@@ -273,6 +300,24 @@ class TestOnSqlite:
             before = path.with_name("a.db-wal").stat().st_size
             assert not append(store.run_stores, owner="you")
             assert path.with_name("a.db-wal").stat().st_size == before
+
+    def test_an_append_that_is_interrupted_in_its_middle_is_undone(self, tmp_path, monkeypatch):
+        with open_store(f"sqlite:///{tmp_path / 'a.db'}") as store:
+            append(store.run_stores)
+            database, ask = store.agents._db, store.agents._db._ask
+
+            def interrupted(driver, statement, parameters):
+                if "INSERT INTO agentic_event" in statement:
+                    raise KeyboardInterrupt
+                return ask(driver, statement, parameters)
+
+            monkeypatch.setattr(database, "_ask", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                append(store.run_stores)
+            monkeypatch.undo()
+            assert store.runs.find("a").version == 1
+            assert append(store.run_stores)
+            assert verified(store.run_stores, "a") == []
 
     def test_a_name_that_is_no_text_any_more_is_read_and_is_another_one(self, tmp_path):
         path = tmp_path / "a.db"
@@ -369,8 +414,10 @@ class TestOnRedis:
         assert len(on_redis.run_stores.runs.heads(RunQuery(prefix="a/01"))) == 10
         assert len(on_redis.run_stores.runs.heads(RunQuery(statuses=(RunStatus.FAILED,)))) == 3
         assert len(on_redis.run_stores.runs.heads(RunQuery(limit=5))) == 5
+        assert len(on_redis.run_stores.runs.heads(RunQuery(limit=5, after=(NOW_MS, "a/150")))) == 5
         commands = emptied.info("commandstats")
-        assert commands["cmdstat_hgetall"]["calls"] == 18
+        assert commands["cmdstat_hgetall"]["calls"] == 23
+        assert commands["cmdstat_zrange"]["calls"] < 50
         assert not {"cmdstat_scan", "cmdstat_keys"} & commands.keys()
 
     def test_nothing_is_left_of_what_is_forgotten(self, on_redis, emptied):
