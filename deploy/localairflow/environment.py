@@ -124,6 +124,7 @@ class Environment:
         return {
             "AIRFLOW_HOME": str(self.home.path),
             **{f"AIRFLOW__{key}": value for key, value in named.items()},
+            "AIRFLOW_CONN_AIRFLOW_API": self._own_api(),
             **self.extra,
         }
 
@@ -178,6 +179,11 @@ class Environment:
         if self.project:
             settings["AGENTIC__PROJECT_FILE"] = self.project
         return settings
+
+    def _own_api(self) -> str:
+        """The connection by which DAGs ask this Airflow itself."""
+        api = {"conn_type": "http", "host": self.url, "login": USER, "password": PASSWORD}
+        return json.dumps(api)
 
     def _network(self) -> dict[str, str]:
         return {

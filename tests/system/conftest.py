@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from door import Door
 from flaky import FlakyService
 
 from airflow_agentic.stores import Store, open_store
@@ -21,9 +22,19 @@ _POLICY = """
 from datetime import timedelta
 
 def task_policy(task):
+    if task.dag_id == "nightly_load":
+        return  # its failures are what it is there for
     task.retries = 60
     task.retry_delay = timedelta(seconds=0)
 """
+
+# Who is gone is known to be after seconds, not after minutes: a supervisor that was killed, a triggerer that was.
+_SOON = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,15 +66,25 @@ def flaky() -> Iterator[FlakyService]:
 
 
 @pytest.fixture(scope="session")
+def door() -> Iterator[Door]:
+    opened = Door()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
 def airflow(
-    homes: Path, tmp_path_factory: pytest.TempPathFactory, flaky: FlakyService
+    homes: Path, tmp_path_factory: pytest.TempPathFactory, flaky: FlakyService, door: Door
 ) -> Iterator[LocalAirflow]:
     home = homes / "examples"
     home.mkdir()
     (home / "config").mkdir()
     (home / "config" / "airflow_local_settings.py").write_text(_POLICY)
     dags = copied(tmp_path_factory.mktemp("dags"), EXAMPLES, TESTS)
-    with LocalAirflow(home, dags, {"AIRFLOW_CONN_QUOTES": flaky.connection}) as running:
+    services = {"AIRFLOW_CONN_QUOTES": flaky.connection, "AIRFLOW_CONN_AIRFLOW_API": door.connection}
+    settings = {**services, **_SOON, "AGENTIC__AGENTS__INCIDENT_RESOLVER__CONFIG__WAIT_SECONDS": "3"}
+    with LocalAirflow(home, dags, settings, parallelism=8, environment="tests") as running:
+        door.target = running.url
         for dag_id in ("dependency_audit", "license_review", "parcels_delivered"):
             running.client.wait_for_dag(dag_id, timeout_s=60)
         yield running

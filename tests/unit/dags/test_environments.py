@@ -1,5 +1,6 @@
 """The local Airflow: which project files it gives to the DAGs, and what it says about them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_the_project_reaches_airflow_and_the_callers_own_does_not(tmp_path, monk
     assert mine["AIRFLOW__AGENTIC__PROJECT_FILE"] == str(BASE)
     assert not [name for name in mine if name.startswith("AGENTIC__")]
     assert "AIRFLOW__AGENTIC__PROJECT_FILE" not in environment(tmp_path).variables()
+
+
+def test_dags_can_ask_this_airflow_itself(tmp_path):
+    own = environment(tmp_path)
+    api = json.loads(own.variables()["AIRFLOW_CONN_AIRFLOW_API"])
+    assert api == {"conn_type": "http", "host": own.url, "login": "admin", "password": "admin"}
+    other = environment(tmp_path, extra={"AIRFLOW_CONN_AIRFLOW_API": "mine"})
+    assert other.variables()["AIRFLOW_CONN_AIRFLOW_API"] == "mine"
 
 
 def test_people_read_what_the_auditor_is_made_of_and_what_it_took_the_place_of(monkeypatch):
