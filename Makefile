@@ -27,7 +27,7 @@ status: $(VENV)/local  ## Say what runs.
 	@$(LOCAL) status
 
 test: $(VENV)/dev  ## Unit tests, DAGs run in process, and chaos; two processes share the files.
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --no-loadscope-reorder
 
 system: $(VENV)/dev  ## The demo, the event-driven DAG and the SIGKILL tests on a booted Airflow.
 	$(BIN)/python -m pytest -m system -p no:randomly

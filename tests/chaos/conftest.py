@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +23,16 @@ _TIMEOUT = 7_200 if storms.IS_LONG else 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them."""
+    """Put chaos at the end of whatever order there is, and last what waits for the storms: nobody else is in them.
+
+    Where several processes share the tests it comes first: what begins last must not be what takes longest.
+    """
+    is_shared = "PYTEST_XDIST_WORKER" in os.environ
     for item in items:
         if _is_ours(item):
             item.add_marker(pytest.mark.chaos)
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
-    items.sort(key=lambda item: (_is_ours(item), _storm_of(item) is not None))
+    items.sort(key=lambda item: (_is_ours(item) != is_shared, _storm_of(item) is not None))
 
 
 def _is_ours(item: pytest.Item) -> bool:
