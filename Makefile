@@ -26,8 +26,8 @@ down: $(VENV)/local  ## End what `make up` started.
 status: $(VENV)/local  ## Say what runs.
 	@$(LOCAL) status
 
-test: $(VENV)/dev  ## Unit tests, DAGs run in process, and chaos; two processes share the files.
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/dev  ## Unit tests, DAGs run in process, and chaos; three processes share the files, since many tests wait.
+	$(BIN)/python -m pytest -m "not system" -n 3 --dist loadfile --no-loadscope-reorder
 
 system: $(VENV)/dev  ## The demo, the event-driven DAG and the SIGKILL tests on a booted Airflow.
 	$(BIN)/python -m pytest -m system -p no:randomly
