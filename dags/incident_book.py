@@ -244,7 +244,7 @@ def evidence_text(verdict: Verdict) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "\n".join(lines))), default=0))
     return "\n".join(
         [
-            f"{verdict.category}, {verdict.confidence:.0%} sure. What failed:",
+            f"It is {verdict.kind}. What failed:",
             "",
             *shown,
             "",
@@ -268,7 +268,7 @@ def _new_ticket(verdict: Verdict, why: str) -> str:
     facts = {
         "incident": f"`{incident.id}`",
         "opened": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "kind": f"{verdict.category} ({verdict.confidence:.0%} sure)",
+        "kind": verdict.kind,
         "why a ticket": why,
         **{f"all have the same {name}": f"`{value}`" for name, value in incident.shared.items()},
     }

@@ -116,6 +116,13 @@ class Verdict(BaseModel, frozen=True):
     confidence: float = Field(ge=0, le=1)
     because: list[str] = []
 
+    @property
+    def kind(self) -> str:
+        """What it is, and how sure that is, for people."""
+        if not self.confidence:
+            return f"{self.category}: no rule fits"
+        return f"{self.category} ({self.confidence:.0%} sure)"
+
 
 class Choice(StrEnum):
     """What can be done about an incident."""

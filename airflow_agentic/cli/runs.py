@@ -249,7 +249,7 @@ def _doubts(doubts: Sequence[Doubt], view: RunView, args: Namespace | None) -> I
 
 def _questions(view: RunView, args: Namespace | None) -> Iterator[str]:
     for each in view.questions:
-        until = f", until {each.deadline}" if each.deadline else ""
+        until = f", until {_read(each.deadline)}" if each.deadline else ""
         yield f"{each.name}  {shorten(each.question, _LONG_WIDTH)}  ({_since(each.since, view.glance.now)}{until})"
         if each.schema:
             yield f"  as {compact(dict(each.schema), _LONG_WIDTH)}"
@@ -317,6 +317,14 @@ def _failure_data(failure: Failure) -> dict[str, Any]:
 
 def _counted(errors: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {category or 'of no category'}" for category, number in errors.items())
+
+
+def _read(recorded: str) -> str:
+    """Return a recorded time for people; as it is if it is none: what was left out of a file has something in its place."""
+    try:
+        return iso(datetime.fromisoformat(recorded))
+    except ValueError:
+        return recorded
 
 
 def _since(then: datetime, now: datetime) -> str:

@@ -280,6 +280,13 @@ def test_show_has_the_details_of_a_question_marked_and_whole(on_store: Command, 
     assert question["details"] == f"{LOG}\n{long}".replace("hunter2", "***")
 
 
+def test_show_says_until_when_a_question_can_be_answered(on_store: Command, store: Store) -> None:
+    until = datetime(2040, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+    work(store, "asks", lambda run: run.interrupt("Pay?", name="pay", deadline=until), Interrupted)
+
+    assert ", until 2040-01-02T03:04:05Z)" in on_store("runs", "show", "asks").out
+
+
 @pytest.mark.usefixtures("night")
 def test_a_question_without_details_has_none(on_store: Command) -> None:
     [question] = on_store("runs", "show", "asks", "-o", "json").json["questions"]

@@ -299,7 +299,7 @@ class TestResolver:
         with pytest.raises(Interrupted) as waiting:
             resolve(task)
         assert waiting.value.details.splitlines() == [
-            "unknown, 0% sure. What failed:", "",
+            "It is unknown: no rule fits. What failed:", "",
             "- `d/r/t1, try 1` ([log](http://airflow/t1))", "- `d/r/t2, try 1`", "",
             "What the log says:", "", "````text", "Task failed", "  ```", "Error: x", "````",
         ]  # fmt: skip
