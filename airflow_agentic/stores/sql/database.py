@@ -151,26 +151,12 @@ class SqlDatabase(abc.ABC):
                 anything was changed. Or this thread is in a transaction already, which only a signal handler
                 can bring about: whatever it wants must not end the transaction that it interrupted.
         """
-        held = self._take()
-        try:
-            if held.in_transaction:
-                raise StoreUnavailable(_INTERRUPTED)
-            try:
-                # Nothing was done yet: it may be begun again on another connection.
-                self._run(self.dialect.begin, None, again=True)
-                held.in_transaction = True
-                yield
-                self._run("COMMIT", None)
-            except BaseException:
-                self._roll_back(held)
-                raise
-            finally:
-                held.in_transaction = False
-        except DBAPIError as error:
-            # Of a migration, which speaks to SQLAlchemy.
-            raise self._translate(error) from error
-        finally:
-            self._give()
+        with self._alone() as held:
+            # Nothing was done yet: it may be begun again on another connection.
+            self._run(self.dialect.begin, None, again=True)
+            held.in_transaction = True
+            yield
+            self._run("COMMIT", None)
 
     def change(self, first: Said, rest: Sequence[Said]) -> bool:
         """Run statements in one commit if the first one changes a row; else nothing is changed.
@@ -180,30 +166,17 @@ class SqlDatabase(abc.ABC):
         Raises:
             StoreError: As for :meth:`transaction`.
         """
-        held = self._take()
-        try:
-            if held.in_transaction:
-                raise StoreUnavailable(_INTERRUPTED)
-            try:
-                if held.driver is None or self._has_ended(held):
-                    self._revive(held)
-                send = self._send
-                send(held, self.dialect.begin, None)
-                held.in_transaction = True
-                is_done = send(held, *first)[1] > 0
-                if is_done:
-                    for statement, parameters in rest:
-                        send(held, statement, parameters)
-                send(held, "COMMIT" if is_done else "ROLLBACK", None)
-            except BaseException:
-                self._roll_back(held)
-                raise
-            finally:
-                held.in_transaction = False
-        except DBAPIError as error:
-            raise self._translate(error) from error
-        finally:
-            self._give()
+        with self._alone() as held:
+            if held.driver is None or self._has_ended(held):
+                self._revive(held)
+            send = self._send
+            send(held, self.dialect.begin, None)
+            held.in_transaction = True
+            is_done = send(held, *first)[1] > 0
+            if is_done:
+                for statement, parameters in rest:
+                    send(held, statement, parameters)
+            send(held, "COMMIT" if is_done else "ROLLBACK", None)
         return is_done
 
     def committed(self, work: Callable[[], T]) -> T:
@@ -234,6 +207,26 @@ class SqlDatabase(abc.ABC):
         """In a transaction: make others wait with their migration until it ends."""
         if self.dialect.lock_schema:
             self.fetch(self.dialect.lock_schema)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[Held]:
+        """Have the connection for a transaction, which is rolled back if anything goes wrong."""
+        held = self._take()
+        try:
+            if held.in_transaction:
+                raise StoreUnavailable(_INTERRUPTED)
+            try:
+                yield held
+            except BaseException:
+                self._roll_back(held)
+                raise
+            finally:
+                held.in_transaction = False
+        except DBAPIError as error:
+            # As raised below this class, or by a migration, which speaks to SQLAlchemy.
+            raise self._translate(error) from error
+        finally:
+            self._give()
 
     def _roll_back(self, held: Held) -> None:
         # The server may have done it by itself, as on a full disk.
