@@ -25,7 +25,7 @@ from airflow_agentic.messaging.bus import MessageBus, is_gone
 from airflow_agentic.messaging.message import Kind, Message
 from airflow_agentic.persistence import Interrupted, RunSuspended, StateSchema
 from airflow_agentic.persistence.naming import numbered
-from airflow_agentic.persistence.records import RecordType
+from airflow_agentic.persistence.records import QUESTION, RecordType
 
 if TYPE_CHECKING:
     from airflow_agentic.persistence import Run, RunOptions, Runs, Step
@@ -146,7 +146,7 @@ class DurableWork:
     ) -> Any:
         """Ask a person; see :meth:`airflow_agentic.agents.AgentContext.interrupt`."""
         run = self.run
-        unique = self._unique(f"question:{name}")
+        unique = self._unique(f"{QUESTION}{name}")
         try:
             answer = run.interrupt(question, schema, name=name, deadline=deadline, details=details)
         except Interrupted as waiting:
@@ -286,10 +286,10 @@ class DurableWork:
         return task_key(self._agent, self._identity)
 
     def _runs(self) -> Runs:
-        how, who = self._required(), self._identity
-        conversation = self._messages[0].correlation_id if len(self._messages) == 1 else None
         from airflow_agentic.persistence import RunOptions
 
+        how, who = self._required(), self._identity
+        conversation = self._messages[0].correlation_id if len(self._messages) == 1 else None
         options = RunOptions(
             how.persistence,
             how.schema,

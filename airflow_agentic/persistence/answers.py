@@ -9,12 +9,9 @@ from typing import Any
 
 from airflow_agentic.errors import AlreadyAnswered, InvalidAnswer, RunNotFound
 from airflow_agentic.persistence.ports import IndexEntry, Record
-from airflow_agentic.persistence.records import RecordType
+from airflow_agentic.persistence.records import QUESTION, RecordType
 
 _log = logging.getLogger(__name__)
-
-QUESTION = "question:"
-"""Names of questions begin so in a journal."""
 
 _SHOWN_SCHEMA = 500
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from airflow_agentic.errors import JournalTooNew
 from airflow_agentic.persistence.ports import IndexEntry
-from airflow_agentic.persistence.records import STEP_ENDS, RecordType, is_known
+from airflow_agentic.persistence.records import BEGINNINGS, STEP_ENDS, RecordType, is_known
 from airflow_agentic.persistence.restoring import Base
 
 RUN = "run"
@@ -26,7 +26,12 @@ _STEPS = frozenset(
         RecordType.CHANGED,
     }
 )
-_BEGINNINGS = frozenset({RecordType.STARTED, RecordType.CONTINUED})
+_BEGUN_ANEW = frozenset({RecordType.STARTED, RecordType.CONTINUED})
+
+
+def last_beginning(index: Iterable[IndexEntry]) -> int:
+    """Return the version of what the last session wrote first; 0 if that is forgotten, or there was none."""
+    return max((entry.version for entry in index if entry.type in BEGINNINGS), default=0)
 
 
 class StepTrace(NamedTuple):
@@ -133,7 +138,7 @@ class Past:
                 self._named[(type_, name)] = entry.version
         elif type_ in _STEPS:
             self._add_step(entry)
-        elif type_ in _BEGINNINGS:
+        elif type_ in _BEGUN_ANEW:
             # What is said from now on is new, whatever was said before.
             self._places.clear()
             self._marks.clear()

@@ -64,6 +64,9 @@ STEP_ENDS = frozenset({RecordType.DONE, RecordType.SKIPPED})
 BEGINNINGS = frozenset({RecordType.STARTED, RecordType.RESUMED, RecordType.CONTINUED})
 """What a session writes first."""
 
+QUESTION = "question:"
+"""Names of questions begin so."""
+
 KNOWN = frozenset(RecordType)
 
 

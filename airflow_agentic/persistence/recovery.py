@@ -23,7 +23,7 @@ from airflow_agentic.persistence.ports import (
     RunStatus,
     RunStores,
 )
-from airflow_agentic.persistence.progress import RUN, Past
+from airflow_agentic.persistence.progress import RUN, Past, last_beginning
 from airflow_agentic.persistence.reading import head_at
 from airflow_agentic.persistence.records import BEGINNINGS, RecordType
 from airflow_agentic.persistence.restoring import check_format
@@ -268,7 +268,7 @@ class Interventions:
     def _index(self, head: RunHead) -> list[IndexEntry]:
         """Return what the journal has, if this version may add to it."""
         index = self._stores.journals.index(head.stream)
-        began = max((entry.version for entry in index if entry.type in BEGINNINGS), default=0)
+        began = last_beginning(index)
         for record in self._stores.journals.read(head.stream, began - 1, 1) if began else ():
             check_format(head.stream, self._claims.unpacked(record.data))
         return index

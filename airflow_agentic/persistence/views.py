@@ -16,7 +16,7 @@ from airflow_agentic.persistence.claims import Claims
 from airflow_agentic.persistence.glances import Glance, Glances, Together, moment
 from airflow_agentic.persistence.history import Event, head_of
 from airflow_agentic.persistence.ports import IndexEntry, Record, RunHead, RunQuery, RunStatus, RunStores
-from airflow_agentic.persistence.progress import Past
+from airflow_agentic.persistence.progress import Past, last_beginning
 from airflow_agentic.persistence.reading import all_heads
 from airflow_agentic.persistence.records import BEGINNINGS, RecordType, is_known
 
@@ -267,7 +267,7 @@ def _goes_on(past: Past, step: str) -> bool:
 
 def _doubted(past: Past, index: Sequence[IndexEntry], *, is_held: bool) -> list[str]:
     """Return the steps that are ambiguous: while somebody works on the run, those that were begun before that."""
-    began = max((entry.version for entry in index if entry.type in BEGINNINGS), default=0)
+    began = last_beginning(index)
     return [
         step
         for step in past.unresolved

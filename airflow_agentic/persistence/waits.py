@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_agentic.errors import NotRecordable
 from airflow_agentic.persistence.naming import kept_text, numbered
-from airflow_agentic.persistence.records import RecordType
+from airflow_agentic.persistence.records import QUESTION, RecordType
 from airflow_agentic.persistence.session import Session, waits_for
 from airflow_agentic.persistence.stepping import current_step
 from airflow_agentic.persistence.suspension import Interrupted, Sleeping
@@ -43,7 +43,7 @@ class Waits:
             raise NotRecordable(
                 f"the deadline {deadline} has no time zone: use datetime.now(UTC) + timedelta(…)"
             )
-        unique = self._numbered(f"question:{name}")
+        unique = self._numbered(f"{QUESTION}{name}")
         if version := session.past.version_of(RecordType.ANSWERED, unique):
             return session.data(version)["answer"]
         if version := session.past.version_of(RecordType.ASKED, unique):

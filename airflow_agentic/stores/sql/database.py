@@ -151,10 +151,7 @@ class SqlDatabase(abc.ABC):
                 anything was changed. Or this thread is in a transaction already, which only a signal handler
                 can bring about: whatever it wants must not end the transaction that it interrupted.
         """
-        with self._alone() as held:
-            # Nothing was done yet: it may be begun again on another connection.
-            self._run(self.dialect.begin, None, again=True)
-            held.in_transaction = True
+        with self._begun():
             yield
             self._run("COMMIT", None)
 
@@ -166,12 +163,8 @@ class SqlDatabase(abc.ABC):
         Raises:
             StoreError: As for :meth:`transaction`.
         """
-        with self._alone() as held:
-            if held.driver is None or self._has_ended(held):
-                self._revive(held)
+        with self._begun() as held:
             send = self._send
-            send(held, self.dialect.begin, None)
-            held.in_transaction = True
             is_done = send(held, *first)[1] > 0
             if is_done:
                 for statement, parameters in rest:
@@ -209,13 +202,16 @@ class SqlDatabase(abc.ABC):
             self.fetch(self.dialect.lock_schema)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[Held]:
-        """Have the connection for a transaction, which is rolled back if anything goes wrong."""
+    def _begun(self) -> Iterator[Held]:
+        """Have the connection in a transaction, which is rolled back if anything goes wrong."""
         held = self._take()
         try:
             if held.in_transaction:
                 raise StoreUnavailable(_INTERRUPTED)
             try:
+                # Nothing was done yet: it may be begun again on another connection.
+                self._run(self.dialect.begin, None, again=True)
+                held.in_transaction = True
                 yield held
             except BaseException:
                 self._roll_back(held)
